@@ -83,6 +83,7 @@ class DenseConfig(Section):
     """Training of the dense model, when no checkpoint is given (or to adapt one)."""
 
     epochs: CountOrZero = 20
+    """With a checkpoint: epochs that adapt it, 0 unless given."""
     lr: Rate = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -214,6 +215,16 @@ class StudyConfig(Section):
     inner: InnerConfig = InnerConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_checkpoint_is_used_as_it_is(cls, content: Any) -> Any:
+        """Unless the file asks for it, weights that the user brings are not trained further."""
+        if isinstance(content, dict) and isinstance(content.get("model"), dict):
+            dense = content.get("dense", {})
+            if content["model"].get("checkpoint") and isinstance(dense, dict):
+                return {**content, "dense": {"epochs": 0, **dense}}
+        return content
 
     def to_json(self) -> str:
         """The config as canonical JSON (sorted keys), as stored in the study."""

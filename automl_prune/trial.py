@@ -1,0 +1,488 @@
+"""One trial, whole: starting ratios and λ in; record, curves and a pruned model out.
+
+inner loop -> removal of channels -> proof -> recalibration -> fine-tuning -> evaluation.
+Knows nothing of Optuna. Everything it draws comes from the trial's seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+from automl_prune.errors import ModelError
+from automl_prune.evaluate import evaluate, hardware_name, measure_latency
+from automl_prune.graph.cost import count_macs, count_params
+from automl_prune.inner import InnerLoop
+from automl_prune.mask import masked_forward
+from automl_prune.prune import layer_widths, prune_model
+from automl_prune.records import TrialCurves, TrialRecord
+from automl_prune.train import FineTuner, recalibrate
+from automl_prune.workbench import versions, weights_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from automl_prune.inner import InnerProgress, InnerResult
+    from automl_prune.prune import LayerWidths
+    from automl_prune.records import TrialKind
+    from automl_prune.workbench import Workbench
+
+Phase = Literal["inner", "finetune"]
+EQUIVALENCE_TOLERANCE = 1e-4
+"""Largest allowed max |masked - pruned|, relative to max |masked|, in float32."""
+PROOF_IMAGES = 64
+STEPS_BETWEEN_CHECKS = 5
+"""Steps after which a trial looks whether to write a checkpoint or to stop."""
+
+
+class TrialInterruptedError(Exception):
+    """The trial was asked to stop; its checkpoint is written, and it can go on later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialProgress:
+    """Where a trial is."""
+
+    phase: Phase
+    step: int
+    """Steps done in this phase."""
+    total_steps: int
+    """Steps of this phase."""
+    fraction: float
+    """Share of the whole trial's steps that is done."""
+    loss: float
+    macs_ratio: float
+    """Expected MACs now, over dense MACs."""
+    mean_ratio: float
+    """Mean keep ratio over groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCheckpoint:
+    """A trial's whole state between two steps; needs no pickle."""
+
+    phase: Phase
+    tensors: dict[str, Tensor]
+    values: dict[str, object]
+    """JSON-able."""
+
+
+class Checkpoints(Protocol):
+    """Where a trial's checkpoints go; one place per original trial number."""
+
+    def load(self) -> TrialCheckpoint | None:
+        """The newest readable checkpoint, or None."""
+
+    def due(self) -> bool:
+        """Whether it is time to write one."""
+
+    def save(self, checkpoint: TrialCheckpoint) -> None:
+        """Write atomically; older ones may go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrialOutcome:
+    """What a trial leaves."""
+
+    record: TrialRecord
+    curves: TrialCurves
+    model: nn.Module
+    """The pruned, fine-tuned model in evaluation mode."""
+    widths: dict[str, LayerWidths]
+    keep_U: Tensor
+    """bool per unit: what stayed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """What a running trial reports to and asks."""
+
+    on_progress: Callable[[TrialProgress], None] | None
+    checkpoints: Checkpoints | None
+    should_stop: Callable[[], bool] | None
+
+    def between_steps(self, make_checkpoint: Callable[[], TrialCheckpoint]) -> None:
+        stop = self.should_stop is not None and self.should_stop()
+        if self.checkpoints is not None and (stop or self.checkpoints.due()):
+            self.checkpoints.save(make_checkpoint())
+        if stop:
+            raise TrialInterruptedError
+
+
+def run_trial(
+    bench: Workbench,
+    ratios: dict[str, float],
+    trade_off: float,
+    *,
+    kind: TrialKind,
+    seed: int,
+    on_progress: Callable[[TrialProgress], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrialOutcome:
+    """Run one trial.
+
+    Args:
+        bench: what the trials of this worker share; not changed.
+        ratios: starting keep ratio per group name; groups that are kept whole may be left out.
+        trade_off: λ; without effect on a baseline.
+        kind: ``search``, or ``baseline`` whose ratios are held fixed.
+        seed: of everything random in the trial.
+        on_progress: called every few steps.
+        checkpoints: where to write checkpoints, and to go on from.
+        should_stop: asked every few steps.
+
+    Raises:
+        TrialInterruptedError: ``should_stop`` said so; a checkpoint was written first.
+        ModelError: the pruned model is not the masked model, or a loss is not finite.
+    """
+    watch = _Watch(on_progress=on_progress, checkpoints=checkpoints, should_stop=should_stop)
+    saved = checkpoints.load() if checkpoints is not None else None
+    clock = _PhaseClock(saved.values.get("phase_s", {}) if saved else {})
+    loop = _inner_loop(bench, ratios, trade_off, kind=kind, seed=seed)
+    if saved is not None and saved.phase == "inner":
+        loop.load_state_dict({"tensors": saved.tensors, "values": saved.values["loop"]})
+    if saved is None or saved.phase == "inner":
+        with clock.phase("inner"):
+            _run_inner(loop, bench, watch, clock)
+        result = loop.result()
+        with clock.phase("prune"):
+            pruned, error = _prune_and_prove(loop.model, bench, result.keep_U)
+        with clock.phase("recalibrate"):
+            recalibrate(
+                pruned,
+                bench.data,
+                batches=bench.config.finetune.recalibration_batches,
+                batch_size=bench.config.data.batch_size,
+                seed=seed,
+                device=bench.device,
+            )
+            before = _evaluate(pruned, bench).accuracy
+        notes = _InnerNotes.from_loop(loop, result, error, before)
+    else:
+        notes = _InnerNotes.from_checkpoint(saved)
+        pruned = prune_model(copy.deepcopy(bench.dense), bench.graph, notes.keep_U)
+        pruned.requires_grad_(True)
+    tuner = FineTuner(
+        pruned, bench.dense, bench.data, bench.config, seed=seed, device=bench.device
+    )
+    if saved is not None and saved.phase == "finetune":
+        tuner.load_state_dict(
+            {
+                "tensors": {
+                    name.removeprefix("tuner/"): tensor
+                    for name, tensor in saved.tensors.items()
+                    if name.startswith("tuner/")
+                },
+                "values": saved.values["tuner"],
+            }
+        )
+    with clock.phase("finetune"):
+        _run_finetuning(tuner, notes, bench, watch, clock)
+    pruned.eval().requires_grad_(False)
+    return _outcome(
+        bench, pruned, notes, tuner, clock, kind=kind, seed=seed, trade_off=trade_off, ratios=ratios
+    )
+
+
+def _inner_loop(
+    bench: Workbench, ratios: dict[str, float], trade_off: float, *, kind: TrialKind, seed: int
+) -> InnerLoop:
+    start_G = torch.tensor(
+        [ratios.get(group.name, 1.0) for group in bench.graph.groups], dtype=torch.float64
+    )
+    start_G = torch.minimum(torch.maximum(start_G, bench.low_G), bench.high_G)
+    model = copy.deepcopy(bench.dense).requires_grad_(True)
+    return InnerLoop(
+        model,
+        bench.graph,
+        bench.cost,
+        bench.data,
+        bench.config,
+        start_G=start_G,
+        low_G=bench.low_G,
+        high_G=bench.high_G,
+        trade_off=trade_off,
+        cost_scale=bench.facts.cost_scale,
+        seed=seed,
+        device=bench.device,
+        fixed=kind == "baseline",
+    )
+
+
+def _chunks(step: int, total: int) -> Iterator[int]:
+    while step < total:
+        step = min(step + STEPS_BETWEEN_CHECKS, total)
+        yield step
+
+
+def _run_inner(loop: InnerLoop, bench: Workbench, watch: _Watch, clock: _PhaseClock) -> None:
+    finetune_steps = bench.config.finetune.steps
+    whole = loop.total_steps + finetune_steps
+
+    def report(progress: InnerProgress) -> None:
+        if watch.on_progress is not None:
+            watch.on_progress(
+                TrialProgress(
+                    phase="inner",
+                    step=progress.step,
+                    total_steps=loop.total_steps,
+                    fraction=progress.step / whole,
+                    loss=progress.loss,
+                    macs_ratio=progress.macs_ratio,
+                    mean_ratio=progress.mean_ratio,
+                )
+            )
+
+    def checkpoint() -> TrialCheckpoint:
+        state = loop.state_dict()
+        return TrialCheckpoint(
+            phase="inner",
+            tensors=state["tensors"],
+            values={"loop": state["values"], "phase_s": clock.seconds()},
+        )
+
+    for until in _chunks(loop.step, loop.total_steps):
+        loop.run(until, report)
+        if until < loop.total_steps:
+            watch.between_steps(checkpoint)
+
+
+def _run_finetuning(
+    tuner: FineTuner, notes: _InnerNotes, bench: Workbench, watch: _Watch, clock: _PhaseClock
+) -> None:
+    whole = notes.steps_done + tuner.total_steps
+    macs_ratio = float(notes.macs_ratio[-1])
+
+    def report(step: int, loss: float) -> None:
+        if watch.on_progress is not None:
+            watch.on_progress(
+                TrialProgress(
+                    phase="finetune",
+                    step=step,
+                    total_steps=tuner.total_steps,
+                    fraction=(notes.steps_done + step) / whole,
+                    loss=loss,
+                    macs_ratio=macs_ratio,
+                    mean_ratio=notes.mean_ratio,
+                )
+            )
+
+    def checkpoint() -> TrialCheckpoint:
+        state = tuner.state_dict()
+        tensors = {f"tuner/{name}": tensor for name, tensor in state["tensors"].items()}
+        return TrialCheckpoint(
+            phase="finetune",
+            tensors=tensors | notes.tensors(),
+            values={
+                "tuner": state["values"],
+                "phase_s": clock.seconds(),
+                **notes.values(),
+            },
+        )
+
+    for until in _chunks(tuner.step, tuner.total_steps):
+        tuner.run(until, report)
+        if until < tuner.total_steps:
+            watch.between_steps(checkpoint)
+
+
+def _prune_and_prove(
+    model: nn.Module, bench: Workbench, keep_U: Tensor
+) -> tuple[nn.Module, float]:
+    """Remove the channels and show that nothing but them went.
+
+    Returns:
+        The pruned model, and max |masked - pruned| over max |masked| on real images.
+    """
+    model.eval()
+    pruned = prune_model(model, bench.graph, keep_U).eval()
+    images_BCHW, _ = next(
+        iter(bench.data.in_order("search", batch_size=PROOF_IMAGES, device=bench.device))
+    )
+    with torch.no_grad():
+        masked = masked_forward(model, bench.graph, keep_U.to(bench.device), images_BCHW)
+        error = float((pruned(images_BCHW) - masked).abs().max() / masked.abs().max())
+    if not error <= EQUIVALENCE_TOLERANCE:
+        raise ModelError(
+            f"the pruned model differs from the masked model by {error:.2e} of the output's "
+            f"scale (allowed: {EQUIVALENCE_TOLERANCE:.0e}); this model's channels are coupled in "
+            "a way that was not understood. Please report it with the model"
+        )
+    return pruned.to(memory_format=torch.channels_last), error  # type: ignore[call-overload]
+
+
+def _evaluate(model: nn.Module, bench: Workbench):  # type: ignore[no-untyped-def]
+    return evaluate(
+        model,
+        bench.data,
+        "select",
+        bench.config.data,
+        device=bench.device,
+        trusted=bench.trusted,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _InnerNotes:
+    """What the later phases need to know of the inner loop; part of their checkpoints."""
+
+    keep_U: Tensor
+    final_ratios: tuple[float, ...]
+    weight_steps: int
+    ratio_step_count: int
+    equivalence_error: float
+    accuracy_before: float
+    ratio_steps: tuple[int, ...]
+    ratios: tuple[tuple[float, ...], ...]
+    """Per group, over ``ratio_steps``."""
+    macs_ratio: tuple[float, ...]
+    search_loss: tuple[float, ...]
+    inner_loss: tuple[tuple[int, float], ...]
+
+    @property
+    def steps_done(self) -> int:
+        return self.weight_steps
+
+    @property
+    def mean_ratio(self) -> float:
+        return sum(self.final_ratios) / max(len(self.final_ratios), 1)
+
+    @classmethod
+    def from_loop(
+        cls, loop: InnerLoop, result: InnerResult, error: float, before: float
+    ) -> _InnerNotes:
+        return cls(
+            keep_U=result.keep_U.cpu(),
+            final_ratios=tuple(float(r) for r in result.ratios_G),
+            weight_steps=result.weight_steps,
+            ratio_step_count=result.num_ratio_steps,
+            equivalence_error=error,
+            accuracy_before=before,
+            ratio_steps=result.ratio_steps,
+            ratios=result.ratios,
+            macs_ratio=result.macs_ratio,
+            search_loss=result.search_loss,
+            inner_loss=result.inner_loss,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"keep_U": self.keep_U}
+
+    def values(self) -> dict[str, object]:
+        fields = [name for name in self.__slots__ if name != "keep_U"]
+        return {"notes": {name: getattr(self, name) for name in fields}}
+
+    @classmethod
+    def from_checkpoint(cls, saved: TrialCheckpoint) -> _InnerNotes:
+        notes = saved.values["notes"]
+        assert isinstance(notes, dict)
+        return cls(
+            keep_U=saved.tensors["keep_U"].bool(),
+            **{name: _tuples(value) for name, value in notes.items()},
+        )
+
+
+def _tuples(value: object) -> object:
+    """JSON turns tuples into lists; turn them back."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+class _PhaseClock:
+    """Seconds per phase, going on where a checkpoint left off."""
+
+    def __init__(self, seconds: object) -> None:
+        self._seconds: dict[str, float] = dict(seconds) if isinstance(seconds, dict) else {}
+        self._running: tuple[str, float] | None = None
+
+    def phase(self, name: str) -> _PhaseClock:
+        self._running = (name, time.perf_counter())
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds = self.seconds()
+        self._running = None
+
+    def seconds(self) -> dict[str, float]:
+        seconds = dict(self._seconds)
+        if self._running is not None:
+            name, since = self._running
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - since
+        return seconds
+
+
+def _outcome(
+    bench: Workbench,
+    pruned: nn.Module,
+    notes: _InnerNotes,
+    tuner: FineTuner,
+    clock: _PhaseClock,
+    *,
+    kind: TrialKind,
+    seed: int,
+    trade_off: float,
+    ratios: dict[str, float],
+) -> TrialOutcome:
+    config, groups = bench.config, bench.graph.groups
+    with clock.phase("evaluate"):
+        evaluation = _evaluate(pruned, bench)
+        latency = (
+            measure_latency(
+                pruned,
+                bench.data.input_shape,
+                batch_size=config.compute.latency_batch_size,
+                threads=config.compute.threads,
+                device=bench.device,
+            )
+            if config.compute.measure_latency
+            else None
+        )
+    record = TrialRecord(
+        kind=kind,
+        state="complete",
+        seed=seed,
+        trade_off=trade_off,
+        start_ratios=dict(ratios),
+        final_ratios={g.name: r for g, r in zip(groups, notes.final_ratios, strict=True)},
+        kept_units={g.name: int(notes.keep_U[g.units].sum()) for g in groups},
+        accuracy=evaluation.accuracy,
+        accuracy_before_finetuning=notes.accuracy_before,
+        loss=evaluation.loss,
+        macs=count_macs(pruned, bench.data.input_shape),
+        params=count_params(pruned),
+        weight_steps=notes.weight_steps,
+        ratio_steps=notes.ratio_step_count,
+        finetune_steps=tuner.total_steps,
+        equivalence_error=notes.equivalence_error,
+        config_digest=config.digest(),
+        dense_digest=bench.facts.dense_digest,
+        weights_digest=weights_digest(pruned),
+        latency=latency,
+        phase_s=clock.seconds(),
+        hardware=hardware_name(bench.device),
+        versions=versions(),
+    )
+    curves = TrialCurves(
+        ratio_steps=notes.ratio_steps,
+        ratios={g.name: row for g, row in zip(groups, notes.ratios, strict=True)},
+        macs_ratio=notes.macs_ratio,
+        search_loss=notes.search_loss,
+        inner_loss=notes.inner_loss,
+        finetune_loss=tuple(tuner.losses),
+    )
+    return TrialOutcome(
+        record=record,
+        curves=curves,
+        model=pruned,
+        widths=layer_widths(pruned),
+        keep_U=notes.keep_U,
+    )
