@@ -40,6 +40,11 @@ class DataConfig(Section):
     """Passed to the user's function or to the torchvision class."""
     image_size: Annotated[int, Field(ge=1)] | None = None
     """Images are resized to this height and width; None keeps the set's own size."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted from pixels in 0..1, per channel; None: ImageNet's for colour images, else
+    measured on ``train``. Images that are floats already are left alone then."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Divides pixels after that, per channel; goes together with ``mean``."""
     search_fraction: Fraction = 0.1
     """Share of the training images that drive the keep ratios."""
     select_fraction: Fraction = 0.1
@@ -55,6 +60,14 @@ class DataConfig(Section):
     metric: str | None = None
     """The user's metric by import path, ``(logits_NK, labels_N) -> float``, larger is better,
     in percent; None: top-1 accuracy."""
+
+    @model_validator(mode="after")
+    def _mean_goes_with_std(self) -> DataConfig:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(
+            self.std or ()
+        ):
+            raise ValueError("mean and std go together and have one number per image channel")
+        return self
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> DataConfig:
