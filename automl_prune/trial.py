@@ -7,9 +7,8 @@ Knows nothing of Optuna. Everything it draws comes from the trial's seed.
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,69 +20,32 @@ from automl_prune.mask import masked_forward
 from automl_prune.prune import layer_widths, prune_model
 from automl_prune.records import TrialCurves, TrialRecord
 from automl_prune.train import FineTuner, recalibrate
-from automl_prune.workbench import versions, weights_digest
+from automl_prune.trial_state import (
+    InnerNotes,
+    PhaseClock,
+    TrialCheckpoint,
+    TrialProgress,
+    Watch,
+)
+from automl_prune.weights import weights_digest
+from automl_prune.workbench import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
-    from automl_prune.inner import InnerProgress, InnerResult
+    from automl_prune.inner import InnerProgress
     from automl_prune.prune import LayerWidths
     from automl_prune.records import TrialKind
+    from automl_prune.trial_state import Checkpoints
     from automl_prune.workbench import Workbench
 
-Phase = Literal["inner", "finetune"]
 EQUIVALENCE_TOLERANCE = 1e-4
 """Largest allowed max |masked - pruned|, relative to max |masked|, in float32."""
 PROOF_IMAGES = 64
 STEPS_BETWEEN_CHECKS = 5
 """Steps after which a trial looks whether to write a checkpoint or to stop."""
-
-
-class TrialInterruptedError(Exception):
-    """The trial was asked to stop; its checkpoint is written, and it can go on later."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialProgress:
-    """Where a trial is."""
-
-    phase: Phase
-    step: int
-    """Steps done in this phase."""
-    total_steps: int
-    """Steps of this phase."""
-    fraction: float
-    """Share of the whole trial's steps that is done."""
-    loss: float
-    macs_ratio: float
-    """Expected MACs now, over dense MACs."""
-    mean_ratio: float
-    """Mean keep ratio over groups."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialCheckpoint:
-    """A trial's whole state between two steps; needs no pickle."""
-
-    phase: Phase
-    tensors: dict[str, Tensor]
-    values: dict[str, object]
-    """JSON-able."""
-
-
-class Checkpoints(Protocol):
-    """Where a trial's checkpoints go; one place per original trial number."""
-
-    def load(self) -> TrialCheckpoint | None:
-        """The newest readable checkpoint, or None."""
-
-    def due(self) -> bool:
-        """Whether it is time to write one."""
-
-    def save(self, checkpoint: TrialCheckpoint) -> None:
-        """Write atomically; older ones may go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,22 +59,6 @@ class TrialOutcome:
     widths: dict[str, LayerWidths]
     keep_U: Tensor
     """bool per unit: what stayed."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Watch:
-    """What a running trial reports to and asks."""
-
-    on_progress: Callable[[TrialProgress], None] | None
-    checkpoints: Checkpoints | None
-    should_stop: Callable[[], bool] | None
-
-    def between_steps(self, make_checkpoint: Callable[[], TrialCheckpoint]) -> None:
-        stop = self.should_stop is not None and self.should_stop()
-        if self.checkpoints is not None and (stop or self.checkpoints.due()):
-            self.checkpoints.save(make_checkpoint())
-        if stop:
-            raise TrialInterruptedError
 
 
 def run_trial(
@@ -142,9 +88,9 @@ def run_trial(
         TrialInterruptedError: ``should_stop`` said so; a checkpoint was written first.
         ModelError: the pruned model is not the masked model, or a loss is not finite.
     """
-    watch = _Watch(on_progress=on_progress, checkpoints=checkpoints, should_stop=should_stop)
+    watch = Watch(on_progress=on_progress, checkpoints=checkpoints, should_stop=should_stop)
     saved = checkpoints.load() if checkpoints is not None else None
-    clock = _PhaseClock(saved.values.get("phase_s", {}) if saved else {})
+    clock = PhaseClock(saved.values.get("phase_s", {}) if saved else {})
     loop = _inner_loop(bench, ratios, trade_off, kind=kind, seed=seed)
     if saved is not None and saved.phase == "inner":
         loop.load_state_dict({"tensors": saved.tensors, "values": saved.values["loop"]})
@@ -164,9 +110,9 @@ def run_trial(
                 device=bench.device,
             )
             before = _evaluate(pruned, bench).accuracy
-        notes = _InnerNotes.from_loop(loop, result, error, before)
+        notes = InnerNotes.from_loop(loop, result, error, before)
     else:
-        notes = _InnerNotes.from_checkpoint(saved)
+        notes = InnerNotes.from_checkpoint(saved)
         pruned = prune_model(copy.deepcopy(bench.dense), bench.graph, notes.keep_U)
         pruned.requires_grad_(True)
     tuner = FineTuner(
@@ -187,7 +133,15 @@ def run_trial(
         _run_finetuning(tuner, notes, bench, watch, clock)
     pruned.eval().requires_grad_(False)
     return _outcome(
-        bench, pruned, notes, tuner, clock, kind=kind, seed=seed, trade_off=trade_off, ratios=ratios
+        bench,
+        pruned,
+        notes,
+        tuner,
+        clock,
+        kind=kind,
+        seed=seed,
+        trade_off=trade_off,
+        ratios=ratios,
     )
 
 
@@ -222,7 +176,7 @@ def _chunks(step: int, total: int) -> Iterator[int]:
         yield step
 
 
-def _run_inner(loop: InnerLoop, bench: Workbench, watch: _Watch, clock: _PhaseClock) -> None:
+def _run_inner(loop: InnerLoop, bench: Workbench, watch: Watch, clock: PhaseClock) -> None:
     finetune_steps = bench.config.finetune.steps
     whole = loop.total_steps + finetune_steps
 
@@ -255,9 +209,9 @@ def _run_inner(loop: InnerLoop, bench: Workbench, watch: _Watch, clock: _PhaseCl
 
 
 def _run_finetuning(
-    tuner: FineTuner, notes: _InnerNotes, bench: Workbench, watch: _Watch, clock: _PhaseClock
+    tuner: FineTuner, notes: InnerNotes, bench: Workbench, watch: Watch, clock: PhaseClock
 ) -> None:
-    whole = notes.steps_done + tuner.total_steps
+    whole = notes.weight_steps + tuner.total_steps
     macs_ratio = float(notes.macs_ratio[-1])
 
     def report(step: int, loss: float) -> None:
@@ -267,7 +221,7 @@ def _run_finetuning(
                     phase="finetune",
                     step=step,
                     total_steps=tuner.total_steps,
-                    fraction=(notes.steps_done + step) / whole,
+                    fraction=(notes.weight_steps + step) / whole,
                     loss=loss,
                     macs_ratio=macs_ratio,
                     mean_ratio=notes.mean_ratio,
@@ -329,103 +283,12 @@ def _evaluate(model: nn.Module, bench: Workbench):  # type: ignore[no-untyped-de
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _InnerNotes:
-    """What the later phases need to know of the inner loop; part of their checkpoints."""
-
-    keep_U: Tensor
-    final_ratios: tuple[float, ...]
-    weight_steps: int
-    ratio_step_count: int
-    equivalence_error: float
-    accuracy_before: float
-    ratio_steps: tuple[int, ...]
-    ratios: tuple[tuple[float, ...], ...]
-    """Per group, over ``ratio_steps``."""
-    macs_ratio: tuple[float, ...]
-    search_loss: tuple[float, ...]
-    inner_loss: tuple[tuple[int, float], ...]
-
-    @property
-    def steps_done(self) -> int:
-        return self.weight_steps
-
-    @property
-    def mean_ratio(self) -> float:
-        return sum(self.final_ratios) / max(len(self.final_ratios), 1)
-
-    @classmethod
-    def from_loop(
-        cls, loop: InnerLoop, result: InnerResult, error: float, before: float
-    ) -> _InnerNotes:
-        return cls(
-            keep_U=result.keep_U.cpu(),
-            final_ratios=tuple(float(r) for r in result.ratios_G),
-            weight_steps=result.weight_steps,
-            ratio_step_count=result.num_ratio_steps,
-            equivalence_error=error,
-            accuracy_before=before,
-            ratio_steps=result.ratio_steps,
-            ratios=result.ratios,
-            macs_ratio=result.macs_ratio,
-            search_loss=result.search_loss,
-            inner_loss=result.inner_loss,
-        )
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"keep_U": self.keep_U}
-
-    def values(self) -> dict[str, object]:
-        fields = [name for name in self.__slots__ if name != "keep_U"]
-        return {"notes": {name: getattr(self, name) for name in fields}}
-
-    @classmethod
-    def from_checkpoint(cls, saved: TrialCheckpoint) -> _InnerNotes:
-        notes = saved.values["notes"]
-        assert isinstance(notes, dict)
-        return cls(
-            keep_U=saved.tensors["keep_U"].bool(),
-            **{name: _tuples(value) for name, value in notes.items()},
-        )
-
-
-def _tuples(value: object) -> object:
-    """JSON turns tuples into lists; turn them back."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-class _PhaseClock:
-    """Seconds per phase, going on where a checkpoint left off."""
-
-    def __init__(self, seconds: object) -> None:
-        self._seconds: dict[str, float] = dict(seconds) if isinstance(seconds, dict) else {}
-        self._running: tuple[str, float] | None = None
-
-    def phase(self, name: str) -> _PhaseClock:
-        self._running = (name, time.perf_counter())
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds = self.seconds()
-        self._running = None
-
-    def seconds(self) -> dict[str, float]:
-        seconds = dict(self._seconds)
-        if self._running is not None:
-            name, since = self._running
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - since
-        return seconds
-
-
 def _outcome(
     bench: Workbench,
     pruned: nn.Module,
-    notes: _InnerNotes,
+    notes: InnerNotes,
     tuner: FineTuner,
-    clock: _PhaseClock,
+    clock: PhaseClock,
     *,
     kind: TrialKind,
     seed: int,

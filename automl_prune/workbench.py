@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from automl_prune import __version__
+from automl_prune.atomic import write_file
 from automl_prune.data import load_data
 from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError
 from automl_prune.evaluate import evaluate, measure_latency
@@ -26,6 +26,7 @@ from automl_prune.models import build_model
 from automl_prune.records import FixedRow, GroupRow, StudyFacts
 from automl_prune.seeds import derive_seed
 from automl_prune.train import train_dense
+from automl_prune.weights import weights_digest, weights_from_bytes, weights_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from automl_prune.graph import CouplingGraph
 
 logger = logging.getLogger(__name__)
-
-DenseProgress = "Callable[[int, int, float], None]"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -107,9 +106,7 @@ class Workbench:
         check_limits(config, cost, low_G, high_G)
         dense = _trained(model, data, config, cache_dir, place, on_dense_progress)
         if facts is None:
-            facts = _measure_facts(
-                dense, graph, cost, data, config, low_G, high_G, place, trusted
-            )
+            facts = _measure_facts(dense, graph, cost, data, config, low_G, high_G, place, trusted)
         return cls(
             config=config,
             data=data,
@@ -158,9 +155,7 @@ def reachable_macs(
     return round(float(cost.macs(round_to_units(ratios_G, graph, channel_multiple).double())))
 
 
-def check_limits(
-    config: StudyConfig, cost: CostModel, low_G: Tensor, high_G: Tensor
-) -> None:
+def check_limits(config: StudyConfig, cost: CostModel, low_G: Tensor, high_G: Tensor) -> None:
     """Refuse limits that no pruned model of this network can satisfy.
 
     Raises:
@@ -229,24 +224,11 @@ def _trained(
     model = model.to(device=device, memory_format=torch.channels_last)
     path = cache_dir / f"{dense_digest(config, data)}.safetensors"
     if path.is_file():
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(weights_from_bytes(path.read_bytes(), origin=str(path)))
         logger.info("dense model read from %s", path)
     elif config.dense.epochs:
         train_dense(model, data, config, device=device, on_progress=on_progress)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-                unfinished,
-            )
-            unfinished.replace(path)
-        except OSError as error:
-            raise EnvironmentProblemError(
-                f"the dense model could not be written to {path}: {error}"
-            ) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_file(path, weights_to_bytes(model))
     model = model.to(device=device, memory_format=torch.channels_last).eval()
     return model.requires_grad_(False)
 
@@ -314,16 +296,6 @@ def group_table(
             )
         )
     return tuple(rows)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,31 @@
+"""A tiny real study that many tests share."""
+
+import pytest
+
+from automl_prune.config import StudyConfig
+
+TINY_STUDY = {
+    "name": "tiny",
+    "seed": 3,
+    "data": {"source": "digits", "batch_size": 64},
+    "model": {"builder": "automl_prune.models:digits_net"},
+    "dense": {"epochs": 4, "lr": 0.1},
+    "search": {"trials": 4, "baselines": 1},
+    "inner": {"steps": 12, "refresh_every": 4, "scale_batches": 2},
+    "finetune": {"steps": 12, "recalibration_batches": 4},
+    "compute": {"threads": 1, "measure_latency": False},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> StudyConfig:
+    """A digits study of seconds: real data, real net, few steps."""
+    return StudyConfig.model_validate(TINY_STUDY)
+
+
+@pytest.fixture(scope="session")
+def tiny_bench(tiny_config, tmp_path_factory):
+    """The workbench of :func:`tiny_config`, its dense model trained."""
+    from automl_prune.workbench import Workbench
+
+    return Workbench.prepare(tiny_config, cache_dir=tmp_path_factory.mktemp("dense"))

@@ -1,0 +1,121 @@
+import json
+
+import pytest
+import torch
+from automl_prune.graph.cost import count_macs
+
+from automl_prune.records import TrialRecord, from_json, to_json
+from automl_prune.trial import run_trial
+from automl_prune.trial_state import TrialCheckpoint, TrialInterruptedError
+
+SEED = 11
+
+
+class MemoryCheckpoints:
+    """Holds checkpoints the way a file would: JSON text and cloned tensors."""
+
+    def __init__(self, *, every_check: bool = False):
+        self.saved = []
+        self.every_check = every_check
+
+    def load(self):
+        if not self.saved:
+            return None
+        phase, tensors, values = self.saved[-1]
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        return TrialCheckpoint(phase=phase, tensors=tensors, values=json.loads(values))
+
+    def due(self):
+        return self.every_check
+
+    def save(self, checkpoint):
+        tensors = {name: t.detach().clone() for name, t in checkpoint.tensors.items()}
+        self.saved.append((checkpoint.phase, tensors, json.dumps(checkpoint.values)))
+
+
+def ratios(bench, value):
+    return {group.name: value for group in bench.graph.groups}
+
+
+def run(bench, *, value=0.6, trade_off=0.5, kind="search", seed=SEED, **kwargs):
+    return run_trial(bench, ratios(bench, value), trade_off, kind=kind, seed=seed, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_bench):
+    return run(tiny_bench)
+
+
+def test_record_says_what_the_model_is(tiny_bench, undisturbed):
+    record = undisturbed.record
+    assert record.macs == count_macs(undisturbed.model, tiny_bench.data.input_shape)
+    assert record.macs < tiny_bench.facts.dense_macs
+    assert record.params == sum(p.numel() for p in undisturbed.model.parameters())
+    assert 0 <= record.equivalence_error <= 1e-4
+    assert record.kept_units == {
+        g.name: int(undisturbed.keep_U[g.units].sum()) for g in tiny_bench.graph.groups
+    }
+    assert record.ratio_steps == 6
+    assert record.weight_steps == 12
+    assert from_json(TrialRecord, to_json(record)) == record
+
+
+def test_the_same_seed_gives_the_same_bits(tiny_bench, undisturbed):
+    assert run(tiny_bench).record.deterministic() == undisturbed.record.deterministic()
+
+
+def test_another_seed_gives_other_weights(tiny_bench, undisturbed):
+    other = run(tiny_bench, seed=SEED + 1).record
+    assert other.weights_digest != undisturbed.record.weights_digest
+
+
+def test_a_trial_leaves_the_workbench_as_it_was(tiny_bench):
+    before = {name: t.clone() for name, t in tiny_bench.dense.state_dict().items()}
+    run(tiny_bench)
+    for name, tensor in tiny_bench.dense.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_taking_checkpoints_changes_nothing(tiny_bench, undisturbed):
+    checkpoints = MemoryCheckpoints(every_check=True)
+    record = run(tiny_bench, checkpoints=checkpoints).record
+    assert {phase for phase, *_ in checkpoints.saved} == {"inner", "finetune"}
+    assert record.deterministic() == undisturbed.record.deterministic()
+
+
+@pytest.mark.parametrize("checks_before_stop", [0, 1, 2, 3])
+def test_an_interrupted_trial_goes_on_to_the_same_record(
+    tiny_bench, undisturbed, checks_before_stop
+):
+    checkpoints = MemoryCheckpoints()
+    countdown = iter([False] * checks_before_stop + [True])
+    with pytest.raises(TrialInterruptedError):
+        run(tiny_bench, checkpoints=checkpoints, should_stop=lambda: next(countdown))
+    resumed = run(tiny_bench, checkpoints=checkpoints)
+    assert resumed.record.deterministic() == undisturbed.record.deterministic()
+    assert resumed.curves == undisturbed.curves
+
+
+def test_a_baseline_holds_its_ratios(tiny_bench):
+    outcome = run(tiny_bench, kind="baseline", value=0.5)
+    assert set(outcome.record.final_ratios.values()) == {0.5}
+    assert outcome.record.ratio_steps == 0
+    assert outcome.record.weight_steps == 12 + 6  # the ratio steps' compute goes into training
+
+
+def test_progress_rises_to_the_end(tiny_bench):
+    seen = []
+    run(tiny_bench, on_progress=seen.append)
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert {progress.phase for progress in seen} == {"inner", "finetune"}
+
+
+def test_the_model_computes_what_the_record_scores(tiny_bench, undisturbed):
+    correct = total = 0
+    for images, labels in tiny_bench.data.in_order("select", batch_size=50, device="cpu"):
+        with torch.no_grad():
+            correct += int((undisturbed.model(images).argmax(1) == labels).sum())
+        total += len(labels)
+    assert 100.0 * correct / total == pytest.approx(undisturbed.record.accuracy)
