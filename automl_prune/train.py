@@ -301,7 +301,12 @@ def _sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.opt
     """SGD whose momentum buffers exist from the start, at zero: the first step is the same."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        parameters, lr=0.0, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+        parameters,
+        lr=0.0,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=momentum > 0,
+        fused=True,
     )
     if momentum > 0:
         for parameter in parameters:

@@ -1,0 +1,1 @@
+"""Study files to start from; ``automl-prune search digits`` finds them by name."""
