@@ -41,7 +41,9 @@ __all__ = [
     "load_dense",
     "load_pruned",
     "read_data",
+    "refuse_foreign",
     "save_model_folder",
+    "update_manifest",
     "verify_folder",
     "widths_of",
 ]
@@ -107,7 +109,7 @@ def save_model_folder(
         ModelError: the model cannot be rebuilt from its builder, widths and weights.
     """
     folder = Path(folder)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     content = weights_to_bytes(model)
     manifest = manifest.model_copy(
         update={
@@ -337,7 +339,12 @@ def _prove_reload(model: nn.Module, reloaded: nn.Module, manifest: Manifest) -> 
         )
 
 
-def _refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a destination that holds anything but an older model folder.
+
+    Raises:
+        ModelFolderError: it does.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -1,0 +1,114 @@
+"""From what a person calls a study to its name, its config, its storage and its folders."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl_prune.config import load_study, shipped_studies
+from automl_prune.errors import ConfigError, StudyNotFoundError
+
+if TYPE_CHECKING:
+    from automl_prune.config import StudyConfig
+    from automl_prune.storage import StudyStorage
+    from automl_prune.study import StudyHandle
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a study lives."""
+
+    name: str
+    config: StudyConfig | None
+    """From the file or shipped study; None when the study was named by its name in a storage."""
+    url: str
+    default_storage: bool
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of this study's files."""
+        return RUNS / self.name
+
+    @property
+    def artifact_dir(self) -> Path:
+        """Folder of the artifacts of trials."""
+        return self.run_dir / "artifacts"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Folder of the checkpoints of running trials."""
+        return self.run_dir / "checkpoints"
+
+    @property
+    def dense_dir(self) -> Path:
+        """Folder of dense models, shared by all studies of the current folder."""
+        return RUNS / "dense"
+
+    def make_database_folder(self) -> None:
+        """Make the folder of the default database file."""
+        if self.default_storage:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def locate(study: str, storage: str | None, overrides: list[str] | None = None) -> Place:
+    """Find out which study is meant; opens nothing.
+
+    Raises:
+        ConfigError: the study file is missing or wrong, or overrides have nothing to override.
+    """
+    config = None
+    if study.endswith(".toml") or study in shipped_studies():
+        config = load_study(study, tuple(overrides or ()))
+    elif overrides:
+        raise ConfigError(
+            f"--set {overrides[0]!r} overrides a key of a study file, but {study!r} is neither a "
+            "file nor a shipped study; name the file (.toml)"
+        )
+    name = config.name if config is not None else study
+    default = f"sqlite:///{RUNS / name / 'study.db'}"
+    return Place(name=name, config=config, url=storage or default, default_storage=not storage)
+
+
+def open_for_reading(study: str, storage: str | None) -> StudyHandle:
+    """The stored study that is meant.
+
+    Raises:
+        StudyNotFoundError: there is none; the message says what there is.
+        StorageError: the storage cannot be reached.
+    """
+    from automl_prune.study import StudyHandle
+
+    place = locate(study, storage)
+    return StudyHandle.load(open_existing(place), place.name)
+
+
+def open_existing(place: Place) -> StudyStorage:
+    """The storage of a study that was begun before.
+
+    Raises:
+        StudyNotFoundError: the default storage does not exist.
+        StorageError: the storage cannot be reached.
+    """
+    from automl_prune.storage import open_storage
+
+    if place.default_storage and not (place.run_dir / "study.db").is_file():
+        raise StudyNotFoundError(_nothing_here(place))
+    return open_storage(place.url, must_exist=True)
+
+
+def _nothing_here(place: Place) -> str:
+    begun = sorted(path.parent.name for path in RUNS.glob("*/study.db"))
+    near = difflib.get_close_matches(place.name, [*begun, *shipped_studies()], n=1)
+    lines = [f"no study {place.name!r} in {RUNS.resolve()}"]
+    if near and near[0] != place.name:
+        lines[0] += f"; did you mean {near[0]!r}?"
+    if begun:
+        lines.append(f"studies there: {', '.join(begun)}")
+    if place.config is not None:
+        lines.append(f"begin it with `automl-prune search {place.name}`,")
+    lines.append("or name another storage with --storage URL")
+    return "\n".join(lines)

@@ -1,0 +1,260 @@
+"""The search in one process: ask for a trial, run it, hand in what it left; until enough are done.
+
+Where both branches meet: the study comes from the control side, the trial from the compute side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import signal
+import tempfile
+import threading
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl_prune.checkpoints import FolderCheckpoints
+from automl_prune.errors import EnvironmentProblemError, ModelError, StorageError
+from automl_prune.manifest import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    Builder,
+    Manifest,
+    Splits,
+    describe_trial,
+)
+from automl_prune.modelfile import save_model_folder
+from automl_prune.records import FailureRecord, TrialRecord
+from automl_prune.trial import run_trial
+from automl_prune.trial_state import TrialInterruptedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from automl_prune.study import Assignment, StudyHandle
+    from automl_prune.trial import TrialOutcome
+    from automl_prune.trial_state import TrialProgress
+    from automl_prune.workbench import Workbench
+
+logger = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 3
+"""So many failed trials one after the other end the search: the fault is not the trial's."""
+LOG_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialStarted:
+    """A trial begins."""
+
+    assignment: Assignment
+    finished: int
+    """Finished trials of the study so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFinished:
+    """A trial's results are stored."""
+
+    assignment: Assignment
+    record: TrialRecord
+    finished: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFailed:
+    """A trial failed for good; the search goes on with the next."""
+
+    assignment: Assignment
+    failure: FailureRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialMoved:
+    """A running trial made some steps."""
+
+    progress: TrialProgress
+
+
+SearchEvent = TrialStarted | TrialFinished | TrialFailed | TrialMoved
+
+
+class StopRequest:
+    """Set by Ctrl-C or SIGTERM; the running trial sees it between two steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __call__(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Ask to stop."""
+        self._event.set()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[StopRequest]:
+        """Stop gently on the first SIGINT or SIGTERM, at once on the second."""
+
+        def ask(*_: object) -> None:
+            if self():
+                raise KeyboardInterrupt
+            self.set()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, ask) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def run_search(
+    handle: StudyHandle,
+    bench: Workbench,
+    *,
+    target: int,
+    checkpoint_dir: Path,
+    on_event: Callable[[SearchEvent], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Run trials in this process until the study has ``target`` finished ones.
+
+    Args:
+        handle: the stored study.
+        bench: prepared for this study.
+        target: finished trials that the study shall have, those of earlier calls included.
+        checkpoint_dir: folder for the checkpoints of running trials.
+        on_event: told what happens.
+        should_stop: asked every few steps; the running trial is checkpointed and given back.
+
+    Returns:
+        Whether the study has its trials; False: it was stopped before.
+
+    Raises:
+        ModelError: several trials failed in a row.
+        StorageError: the storage is lost; the running trial was not handed in.
+        EnvironmentProblemError: this machine lacks something; the running trial was given back.
+    """
+    failures = 0
+    while not should_stop():
+        assignment = handle.ask(target)
+        if assignment is None:
+            return True
+        on_event(TrialStarted(assignment=assignment, finished=handle.finished_count()))
+        failed = _run_one(handle, bench, assignment, checkpoint_dir, on_event, should_stop)
+        failures = failures + 1 if failed else 0
+        if failed and failures == FAILURES_IN_A_ROW:
+            raise ModelError(
+                f"{failures} trials failed one after the other, the last with: {failed.error}. "
+                f"See `automl-prune show {bench.config.name} {assignment.number}` for its log"
+            )
+    return False
+
+
+def _run_one(
+    handle: StudyHandle,
+    bench: Workbench,
+    assignment: Assignment,
+    checkpoint_dir: Path,
+    on_event: Callable[[SearchEvent], None],
+    should_stop: Callable[[], bool],
+) -> FailureRecord | None:
+    checkpoints = FolderCheckpoints(
+        checkpoint_dir / f"trial-{assignment.original_number}",
+        every_s=bench.config.compute.checkpoint_every_s,
+    )
+    try:
+        outcome = run_trial(
+            bench,
+            assignment.ratios,
+            assignment.trade_off,
+            kind=assignment.kind,
+            seed=assignment.seed,
+            on_progress=lambda progress: on_event(TrialMoved(progress=progress)),
+            checkpoints=checkpoints,
+            should_stop=should_stop,
+        )
+        hand_in(handle, bench, assignment, outcome)
+    except TrialInterruptedError:
+        handle.release(assignment)
+        return None
+    except (KeyboardInterrupt, EnvironmentProblemError):
+        handle.release(assignment)
+        raise
+    except StorageError:
+        raise
+    except Exception as error:  # whatever a model, a metric or data can raise is a failed trial
+        failure = describe_failure(assignment, error)
+        logger.warning("trial %d failed: %s", assignment.number, failure.error)
+        handle.fail(assignment, failure)
+        checkpoints.clear()
+        on_event(TrialFailed(assignment=assignment, failure=failure))
+        return failure
+    checkpoints.clear()
+    on_event(
+        TrialFinished(
+            assignment=assignment, record=outcome.record, finished=handle.finished_count()
+        )
+    )
+    return None
+
+
+def hand_in(
+    handle: StudyHandle, bench: Workbench, assignment: Assignment, outcome: TrialOutcome
+) -> None:
+    """Store a trial's record, curves and model folder."""
+    with tempfile.TemporaryDirectory(prefix="automl-prune-") as scratch:
+        folder = Path(scratch) / "model"
+        save_model_folder(
+            folder,
+            outcome.model,
+            manifest_of(bench, assignment.number, outcome),
+            trust=bench.trusted,
+        )
+        handle.complete(
+            assignment,
+            outcome.record,
+            outcome.curves,
+            {name: folder / name for name in (WEIGHTS_FILE, MANIFEST_FILE)},
+        )
+
+
+def manifest_of(bench: Workbench, number: int, outcome: TrialOutcome) -> Manifest:
+    """What the model folder of a trial says."""
+    config, data = bench.config, bench.data
+    return describe_trial(
+        study=config.name,
+        trial=number,
+        builder=Builder(
+            path=config.model.builder, kwargs=config.model.kwargs, num_classes=data.num_classes
+        ),
+        splits=Splits(
+            config=config.data, seed=config.seed, sizes=data.split_sizes, digest=data.digest
+        ),
+        mean=data.mean,
+        std=data.std,
+        facts=bench.facts,
+        record=outcome.record,
+        widths={name: dataclasses.asdict(widths) for name, widths in outcome.widths.items()},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def describe_failure(assignment: Assignment, error: Exception) -> FailureRecord:
+    """What a failed trial leaves."""
+    first_line = str(error).partition("\n")[0]
+    return FailureRecord(
+        kind=assignment.kind,
+        seed=assignment.seed,
+        trade_off=assignment.trade_off,
+        start_ratios=assignment.ratios,
+        error=f"{type(error).__name__}: {first_line}"[:500],
+        log="".join(traceback.format_exception(error))[-LOG_CHARACTERS:],
+    )
