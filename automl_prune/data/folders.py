@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -204,7 +205,8 @@ def _write_cache(listing: _Listing, image_size: int | None, images_NHWC: Tensor)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         logger.warning("decoded images could not be cached in %s: %s", path.parent, error)
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _decode_all(decoder: _Decoder, image_size: int | None) -> Tensor:
