@@ -178,22 +178,19 @@ class FineTuner:
             "values": {"step": self.step, "losses": [list(point) for point in self.losses]},
         }
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Inverse of :meth:`state_dict`, on a tuner made with the same arguments."""
         tensors, values = state["tensors"], state["values"]
-        own = self._model.state_dict()
+        assert isinstance(tensors, dict)
+        assert isinstance(values, dict)
+        own = {f"model/{k}": v for k, v in self._model.state_dict().items()}
         own |= {f"momentum/{k}": v for k, v in self._momentum().items()}
+        assert own.keys() == tensors.keys(), "a state of another model"
         with torch.no_grad():
             for name, target in own.items():
-                key = name if name.startswith("momentum/") else f"model/{name}"
-                source = tensors[key]
-                assert isinstance(source, torch.Tensor)
-                target.copy_(source)
-        step, losses = values["step"], values["losses"]
-        assert isinstance(step, int)
-        assert isinstance(losses, list | tuple)
-        self.step = step
-        self.losses = [(int(at), float(loss)) for at, loss in losses]
+                target.copy_(tensors[name])
+        self.step = int(values["step"])
+        self.losses = [(int(at), float(loss)) for at, loss in values["losses"]]
         self._batches = self._stream()
 
     def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
