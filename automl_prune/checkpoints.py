@@ -1,4 +1,4 @@
-"""A trial's checkpoints as files: one safetensors file each, with what is no tensor as metadata."""
+"""A trial's checkpoints as files: one safetensors file each, the rest as metadata."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""Surgery on single layers: which rows and columns of a layer's tensors stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from automl_prune.graph.groups import Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWidths:
+    """Sizes of one layer, as a model folder keeps them."""
+
+    inputs: int
+    """Input channels or features; of a channel pad: zeros before."""
+    outputs: int
+    """Output channels or features; of a channel pad: zeros after."""
+    groups: int = 1
+
+
+def unit_mask(keep_U: Tensor) -> Tensor:
+    """``keep_U`` with a trailing True, so that unit -1 (fixed) indexes a kept channel."""
+    return torch.cat([keep_U, torch.ones(1, dtype=keep_U.dtype, device=keep_U.device)])
+
+
+def narrow_layers(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) -> None:
+    """Remove the channels of the units that are not kept, in place.
+
+    Args:
+        model: the full-size model that ``layers`` was traced from.
+        layers: of the coupling graph.
+        keep_U: (units,) bool.
+    """
+    mask = unit_mask(keep_U.cpu().bool())
+    for name, layer in layers.items():
+        module = model.get_submodule(name)
+        keep_out, keep_in = mask[layer.out_units], mask[layer.in_units]
+        if layer.kind == "pad":
+            before, after = int(module.pad_before), int(module.pad_after)
+            module.pad_before = int(keep_out[:before].sum())  # type: ignore[assignment]
+            module.pad_after = int(keep_out[len(keep_out) - after :].sum())  # type: ignore[assignment]
+            continue
+        rows = keep_out.nonzero().flatten()
+        columns = keep_in.nonzero().flatten()
+        groups = layer.groups
+        if layer.kind == "depthwise":
+            groups, columns = int(keep_in.sum()), torch.zeros(1, dtype=torch.int64)
+        elif layer.kind == "conv" and groups > 1:
+            columns = keep_in.view(groups, -1)[0].nonzero().flatten()
+        _select(module, rows, columns, groups)
+
+
+def widths_of_layer(module: nn.Module) -> LayerWidths | None:
+    """Sizes of a module that surgery can change, else None."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return LayerWidths(
+            inputs=module.in_channels, outputs=module.out_channels, groups=module.groups
+        )
+    if isinstance(module, nn.Linear):
+        return LayerWidths(inputs=module.in_features, outputs=module.out_features)
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return LayerWidths(inputs=module.num_features, outputs=module.num_features)
+    if hasattr(module, "pad_before") and hasattr(module, "pad_after"):
+        return LayerWidths(inputs=int(module.pad_before), outputs=int(module.pad_after))
+    return None
+
+
+def resize_layer(module: nn.Module, widths: LayerWidths) -> None:
+    """Give a layer the shape of ``widths``; which of its values stay does not matter here."""
+    if hasattr(module, "pad_before"):
+        module.pad_before, module.pad_after = widths.inputs, widths.outputs  # type: ignore[assignment]
+        return
+    _select(
+        module,
+        torch.arange(widths.outputs),
+        torch.arange(widths.inputs // widths.groups),
+        widths.groups,
+    )
+
+
+def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> None:
+    """Keep ``rows`` of every tensor, and ``columns`` of the weight (within one group)."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.num_features = len(rows)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = len(rows), len(columns)
+    else:
+        assert isinstance(module, nn.modules.conv._ConvNd), type(module)
+        module.out_channels, module.in_channels = len(rows), len(columns) * groups
+        module.groups = groups
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if tensor.dim() == 0:
+            continue
+        values = tensor.detach()[rows.to(tensor.device)]
+        if values.dim() > 1:
+            values = values[:, columns.to(tensor.device)]
+        if isinstance(tensor, nn.Parameter):
+            setattr(module, name, nn.Parameter(values.clone(), requires_grad=tensor.requires_grad))
+        else:
+            module._buffers[name] = values.clone()
