@@ -16,7 +16,7 @@
     ├── LimitError (ValueError)              no model satisfies the limits; reachable range named
     ├── ModelFolderError (ValueError)        a model folder is damaged or of a newer version
     ├── VerificationError                    a model folder is not what its manifest says
-    └── EnvironmentProblemError (OSError)    this machine lacks something: disk, device, port, package
+    └── EnvironmentProblemError (OSError)    this machine lacks something: disk, device, port
 
 A message says what was asked, what was found, and what to do. The command line prints it on one
 screen and exits with ``exit_code``: 2 for a user's mistake, 1 where a check failed.
@@ -50,7 +50,7 @@ class TraceError(ModelError):
 
 
 class TrustError(AutoMLPruneError, PermissionError):
-    """An import path outside the trusted packages was not allowed by the person at the keyboard."""
+    """An import path outside the trusted packages was not allowed by the user."""
 
 
 class StorageError(AutoMLPruneError, RuntimeError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def masked_parameters(
-    model: nn.Module, graph: CouplingGraph, mask_U: Tensor
+    model: nn.Module, graph: CouplingGraph, mask_U: Tensor, *, weights_fixed: bool = False
 ) -> dict[str, Tensor]:
     """Weights of all consumers with their input slices multiplied by the mask.
 
@@ -25,6 +25,7 @@ def masked_parameters(
         model: not changed.
         graph: its coupling graph.
         mask_U: (units,) float, in [0, 1]; gradients flow to it and to the weights.
+        weights_fixed: no gradient flows to the weights.
 
     Returns:
         Parameter name to masked weight, for ``torch.func.functional_call``.
@@ -35,20 +36,28 @@ def masked_parameters(
         if layer.kind in ("conv", "linear") and bool((layer.in_units >= 0).any()):
             weight = model.get_submodule(name).weight
             assert isinstance(weight, torch.Tensor)
-            masked[f"{name}.weight"] = weight * weight_factor(mask, layer, weight)
+            weight = weight.detach() if weights_fixed else weight
+            factor = weight_factor(mask, layer, weight.dim(), weight.shape[0])
+            masked[f"{name}.weight"] = weight * factor.to(weight.dtype)
     return masked
 
 
-def weight_factor(mask_with_one: Tensor, layer: Layer, weight: Tensor) -> Tensor:
-    """The mask of a consumer's input channels, shaped to multiply its weight."""
-    factor = mask_with_one[layer.in_units.to(mask_with_one.device)].to(weight.dtype)
+def weight_factor(mask_with_one: Tensor, layer: Layer, dims: int, rows: int) -> Tensor:
+    """The mask of a consumer's input channels, shaped to multiply its weight.
+
+    Args:
+        mask_with_one: (units + 1,), the last entry for fixed channels.
+        layer: a convolution or linear layer.
+        dims: dims of its weight.
+        rows: output channels of its weight.
+    """
+    factor = mask_with_one[layer.in_units.to(mask_with_one.device)]
     if layer.groups > 1:
-        rows = factor.view(layer.groups, 1, -1)
-        per_group = weight.shape[0] // layer.groups
-        factor = rows.expand(-1, per_group, -1).reshape(weight.shape[0], -1)
+        per_group = factor.view(layer.groups, 1, -1).expand(-1, rows // layer.groups, -1)
+        factor = per_group.reshape(rows, -1)
     else:
         factor = factor.view(1, -1)
-    return factor.view(*factor.shape, *(1,) * (weight.dim() - 2))
+    return factor.view(*factor.shape, *(1,) * (dims - 2))
 
 
 def masked_forward(

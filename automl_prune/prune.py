@@ -1,4 +1,4 @@
-"""Physical pruning: a deep copy of the module tree with narrower layers, same classes and names."""
+"""Physical pruning: a copy of the module tree with narrower layers, same classes and names."""
 
 from __future__ import annotations
 

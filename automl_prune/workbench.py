@@ -24,7 +24,6 @@ from automl_prune.inner import measure_cost_scale
 from automl_prune.inner.rounding import round_to_units
 from automl_prune.models import build_model
 from automl_prune.records import FixedRow, GroupRow, StudyFacts
-from automl_prune.seeds import derive_seed
 from automl_prune.train import train_dense
 from automl_prune.weights import weights_digest, weights_from_bytes, weights_to_bytes
 
@@ -93,12 +92,12 @@ class Workbench:
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
         data = load_data(config.data, seed=config.seed, trusted=trusted)
-        torch.manual_seed(derive_seed(config.seed, "initial-weights"))
         model = build_model(
             config.model,
             num_classes=data.num_classes,
             input_shape=data.input_shape,
             trusted=trusted,
+            seed=config.seed,
         )
         graph = trace_coupling(model, data.input_shape)
         cost = CostModel(graph)

@@ -95,7 +95,10 @@ def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> No
         assert isinstance(module, nn.modules.conv._ConvNd), type(module)
         module.out_channels, module.in_channels = len(rows), len(columns) * groups
         module.groups = groups
-    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+    for name, tensor in (
+        *module.named_parameters(recurse=False),
+        *module.named_buffers(recurse=False),
+    ):
         if tensor.dim() == 0:
             continue
         values = tensor.detach()[rows.to(tensor.device)]

@@ -14,27 +14,143 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOVEMENT = frozenset(
-    "view _unsafe_view reshape permute transpose t slice select split split_with_sizes chunk "
-    "unbind cat stack unsqueeze squeeze narrow flip roll pixel_shuffle pixel_unshuffle "
-    "channel_shuffle repeat expand index_select movedim unfold repeat_interleave swapaxes "
-    "alias detach clone contiguous".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "slice",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "cat",
+        "stack",
+        "unsqueeze",
+        "squeeze",
+        "narrow",
+        "flip",
+        "roll",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "repeat",
+        "expand",
+        "index_select",
+        "movedim",
+        "unfold",
+        "repeat_interleave",
+        "swapaxes",
+        "alias",
+        "detach",
+        "clone",
+        "contiguous",
+    ]
 )
 ELEMENTWISE = frozenset(
-    "add sub rsub mul div maximum minimum where relu relu6 hardtanh hardswish silu gelu sigmoid "
-    "hardsigmoid tanh elu leaky_relu mish softplus softsign selu celu logit dropout "
-    "native_dropout exp log log1p expm1 neg abs sqrt rsqrt pow square reciprocal clamp clamp_min "
-    "clamp_max erf sin cos floor round sign _to_copy to copy_ lift_fresh sgn addcmul "
-    "log_sigmoid_forward hardshrink softshrink threshold".split()
+    [
+        "add",
+        "sub",
+        "rsub",
+        "mul",
+        "div",
+        "maximum",
+        "minimum",
+        "where",
+        "relu",
+        "relu6",
+        "hardtanh",
+        "hardswish",
+        "silu",
+        "gelu",
+        "sigmoid",
+        "hardsigmoid",
+        "tanh",
+        "elu",
+        "leaky_relu",
+        "mish",
+        "softplus",
+        "softsign",
+        "selu",
+        "celu",
+        "logit",
+        "dropout",
+        "native_dropout",
+        "exp",
+        "log",
+        "log1p",
+        "expm1",
+        "neg",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "pow",
+        "square",
+        "reciprocal",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "erf",
+        "sin",
+        "cos",
+        "floor",
+        "round",
+        "sign",
+        "_to_copy",
+        "to",
+        "copy_",
+        "lift_fresh",
+        "sgn",
+        "addcmul",
+        "log_sigmoid_forward",
+        "hardshrink",
+        "softshrink",
+        "threshold",
+    ]
 )
 SPATIAL = frozenset(
-    "max_pool2d_with_indices max_pool2d avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d "
-    "adaptive_max_pool2d mean_pool upsample_nearest2d upsample_bilinear2d "
-    "_upsample_bilinear2d_aa upsample_bicubic2d reflection_pad2d replication_pad2d "
-    "max_pool1d avg_pool1d max_pool3d_with_indices avg_pool3d".split()
+    [
+        "max_pool2d_with_indices",
+        "max_pool2d",
+        "avg_pool2d",
+        "adaptive_avg_pool2d",
+        "_adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "mean_pool",
+        "upsample_nearest2d",
+        "upsample_bilinear2d",
+        "_upsample_bilinear2d_aa",
+        "upsample_bicubic2d",
+        "reflection_pad2d",
+        "replication_pad2d",
+        "max_pool1d",
+        "avg_pool1d",
+        "max_pool3d_with_indices",
+        "avg_pool3d",
+    ]
 )
-REDUCTIONS = frozenset("mean sum amax amin max min var std prod norm linalg_vector_norm".split())
-ALONG = frozenset("_softmax softmax _log_softmax log_softmax cumsum cumprod sort".split())
-SPANNING = frozenset("native_layer_norm layer_norm native_group_norm group_norm".split())
+REDUCTIONS = frozenset(
+    [
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "var",
+        "std",
+        "prod",
+        "norm",
+        "linalg_vector_norm",
+    ]
+)
+ALONG = frozenset(
+    ["_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "cumprod", "sort"]
+)
+SPANNING = frozenset(["native_layer_norm", "layer_norm", "native_group_norm", "group_norm"])
 
 
 def apply_rule(
@@ -72,7 +188,12 @@ def _unknown(flow: Flow, name: str, args: Any, kwargs: Any, result: Any) -> None
 def _convolution(flow: Flow, name: str, args: Any, kwargs: Any, result: Any) -> bool:
     x, weight, transposed, groups = args[0], args[1], args[6], args[8]
     owner, ids = flow.owner(weight), flow.ids_of(x)
-    if ids is None or owner is None or transposed or not isinstance(owner[1], nn.modules.conv._ConvNd):
+    if (
+        ids is None
+        or owner is None
+        or transposed
+        or not isinstance(owner[1], nn.modules.conv._ConvNd)
+    ):
         return False
     layer = owner[0]
     in_ids = _no_zeros(flow, flow.channel_ids(ids, 1))
@@ -155,7 +276,9 @@ def _spanning_norm(flow: Flow, name: str, args: Any, kwargs: Any, result: Any) -
     ids = flow.ids_of(args[0])
     if ids is None:
         return False
-    flow.book.fix(ids, f"statistics of {name.removeprefix('native_')} in {flow.where} span channels")
+    flow.book.fix(
+        ids, f"statistics of {name.removeprefix('native_')} in {flow.where} span channels"
+    )
     flow.note(result[0] if isinstance(result, tuple | list) else result, ids)
     return True
 
@@ -179,7 +302,9 @@ def _movement(flow: Flow, name: str, args: Any, kwargs: Any, result: Any) -> boo
         moved = swap(args[0]).reshape(outputs[0].shape)
     else:
         moved = getattr(torch.ops.aten, name)(*swap(args), **kwargs)
-    for output, ids in zip(outputs, (v for v in _flat(moved) if isinstance(v, Tensor)), strict=True):
+    for output, ids in zip(
+        outputs, (v for v in _flat(moved) if isinstance(v, Tensor)), strict=True
+    ):
         flow.note(output, ids)
     return True
 

@@ -189,7 +189,10 @@ def _build_graph(flow: Flow, book: _UnionFind) -> CouplingGraph:
         reasons = Counter(book.reasons[r] for r in roots[name][1] if r not in units)
         fixed += [Fixed(layer=name, channels=n, reason=why) for why, n in reasons.items()]
     return CouplingGraph(
-        groups=_unique_names(groups), layers=layers_by_name, fixed=tuple(fixed), num_units=len(units)
+        groups=_unique_names(groups),
+        layers=layers_by_name,
+        fixed=tuple(fixed),
+        num_units=len(units),
     )
 
 
@@ -278,9 +281,7 @@ def _without(graph: CouplingGraph, guilty: dict[str, str]) -> CouplingGraph:
                         info.out_units < group.units.stop
                     )
                     fixed.append(
-                        Fixed(
-                            layer=layer, channels=int(in_group.sum()), reason=guilty[group.name]
-                        )
+                        Fixed(layer=layer, channels=int(in_group.sum()), reason=guilty[group.name])
                     )
             continue
         number[group.units] = torch.arange(first, first + group.num_units)
