@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from automl_prune.graph import CouplingGraph, Layer
 
 
-def masked_parameters(
-    model: nn.Module, graph: CouplingGraph, mask_U: Tensor, *, weights_fixed: bool = False
-) -> dict[str, Tensor]:
+def masked_parameters(model: nn.Module, graph: CouplingGraph, mask_U: Tensor) -> dict[str, Tensor]:
     """Weights of all consumers with their input slices multiplied by the mask.
 
     Args:
         model: not changed.
         graph: its coupling graph.
         mask_U: (units,) float, in [0, 1]; gradients flow to it and to the weights.
-        weights_fixed: no gradient flows to the weights.
 
     Returns:
         Parameter name to masked weight, for ``torch.func.functional_call``.
@@ -36,28 +33,26 @@ def masked_parameters(
         if layer.kind in ("conv", "linear") and bool((layer.in_units >= 0).any()):
             weight = model.get_submodule(name).weight
             assert isinstance(weight, torch.Tensor)
-            weight = weight.detach() if weights_fixed else weight
-            factor = weight_factor(mask, layer, weight.dim(), weight.shape[0])
-            masked[f"{name}.weight"] = weight * factor.to(weight.dtype)
+            masked[f"{name}.weight"] = weight * weight_factor(mask, layer, weight)
     return masked
 
 
-def weight_factor(mask_with_one: Tensor, layer: Layer, dims: int, rows: int) -> Tensor:
+def weight_factor(mask_with_one: Tensor, layer: Layer, weight: Tensor) -> Tensor:
     """The mask of a consumer's input channels, shaped to multiply its weight.
 
     Args:
         mask_with_one: (units + 1,), the last entry for fixed channels.
         layer: a convolution or linear layer.
-        dims: dims of its weight.
-        rows: output channels of its weight.
+        weight: its weight; gives shape and dtype.
     """
-    factor = mask_with_one[layer.in_units.to(mask_with_one.device)]
+    factor = mask_with_one[layer.in_units.to(mask_with_one.device)].to(weight.dtype)
     if layer.groups > 1:
+        rows = weight.shape[0]
         per_group = factor.view(layer.groups, 1, -1).expand(-1, rows // layer.groups, -1)
         factor = per_group.reshape(rows, -1)
     else:
         factor = factor.view(1, -1)
-    return factor.view(*factor.shape, *(1,) * (dims - 2))
+    return factor.view(*factor.shape, *(1,) * (weight.dim() - 2))
 
 
 def masked_forward(

@@ -1,0 +1,393 @@
+"""The inner loop: weight steps under hard masks and ratio steps under soft ones, in turn.
+
+Batch, draw, window and random numbers of a step are functions of the step's number, so that an
+interrupted loop goes on to the same bits. Ratios and rankings live on the CPU in float64: they are
+a few hundred numbers. Shape suffixes: G groups, U units, R noted ratio steps, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+
+from automl_prune.errors import ModelError
+from automl_prune.inner.execution import MaskedExecution, WeightRule
+from automl_prune.inner.loss import log_macs_gradient, ratio_gradient
+from automl_prune.inner.optimizer import RatioOptimizer
+from automl_prune.inner.rank import rank_units
+from automl_prune.inner.rounding import project_to_budget, round_to_units
+from automl_prune.inner.window import group_sizes, hard_draw, ramp, unit_groups, window_widths
+from automl_prune.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from automl_prune.config import StudyConfig
+    from automl_prune.data import Data
+    from automl_prune.graph import CostModel, CouplingGraph
+    from automl_prune.inner.execution import Execution
+
+_CURVE_POINTS = 200
+_STEPS_BETWEEN_SYNCS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerProgress:
+    """Where the loop is, after a weight step."""
+
+    step: int
+    """Weight steps done."""
+    loss: float
+    """Task loss on ``train``."""
+    macs_ratio: float
+    """F(r) / F_dense now."""
+    mean_ratio: float
+    """Mean keep ratio over groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InnerResult:
+    """What the loop found."""
+
+    ratios_G: Tensor
+    """Final keep ratios, float64."""
+    keep_U: Tensor
+    """bool on the CPU: the units that stay, ratios rounded to whole channels."""
+    weight_steps: int
+    num_ratio_steps: int
+    ratio_steps: tuple[int, ...]
+    """Weight steps done where each row of the curves was noted; the last is the end."""
+    ratios: tuple[tuple[float, ...], ...]
+    """Per group, over ``ratio_steps``."""
+    macs_ratio: tuple[float, ...]
+    """F(r) / F_dense, over ``ratio_steps``."""
+    search_loss: tuple[float, ...]
+    """Task loss on ``search`` at those ratios, over ``ratio_steps``."""
+    inner_loss: tuple[tuple[int, float], ...]
+    """(weight steps done, loss on ``train``), at most some hundred, spread over all steps."""
+
+
+class InnerState(TypedDict):
+    """State of an :class:`InnerLoop`: tensors, and values that JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, object]
+
+
+class InnerLoop:
+    """Alternating optimisation of one model's weights and keep ratios.
+
+    Args:
+        model: full size; trained in place, moved to ``device``.
+        graph: its coupling graph.
+        cost: its cost.
+        data: ``train`` drives the weights, ``search`` the ratios.
+        config: ``inner``, ``groups.channel_multiple`` and ``data`` say how.
+        start_G: keep ratios to start from.
+        low_G: lowest keep ratios; raised to one unit where below.
+        high_G: highest keep ratios; a group with equal bounds does not move.
+        trade_off: λ.
+        cost_scale: s, from :func:`automl_prune.inner.loss.measure_cost_scale`.
+        seed: of batches, draws and dropout.
+        device: where to compute.
+        fixed: a baseline: the best units by L2 norm are kept from the start, ratios are held, and
+            the steps that ratios would have taken are weight steps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: CouplingGraph,
+        cost: CostModel,
+        data: Data,
+        config: StudyConfig,
+        *,
+        start_G: Tensor,
+        low_G: Tensor,
+        high_G: Tensor,
+        trade_off: float,
+        cost_scale: float,
+        seed: int,
+        device: torch.device | str,
+        fixed: bool,
+    ) -> None:
+        self.model = model
+        """Full size, its weights trained so far."""
+        self.step = 0
+        """Weight steps done."""
+        inner = config.inner
+        self._device = torch.device(device)
+        model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._graph, self._cost, self._data, self._inner = graph, cost, data, inner
+        self._channel_multiple = config.groups.channel_multiple
+        self._batch_size = config.data.batch_size
+        self._fixed, self._seed = fixed, derive_seed(seed, "inner")
+        self._price = trade_off * cost_scale
+        self._stride = inner.weight_steps_per_ratio_step
+        extra = inner.steps // self._stride if fixed else 0
+        self.total_steps = inner.steps + extra
+        """Weight steps of the whole loop."""
+        self._num_ratio_steps = 0 if fixed else inner.steps // self._stride
+        self._sizes_G, self._group_U = group_sizes(graph), unit_groups(graph)
+        self._low_G = torch.maximum(low_G.double(), 1.0 / self._sizes_G)
+        self._high_G = torch.maximum(high_G.double(), self._low_G)
+        if fixed:
+            self._low_G = self._high_G = start_G.double()
+        self._ratios = RatioOptimizer(
+            start_G, self._low_G, self._high_G, momentum=inner.ratio_momentum
+        )
+        self._momenta = {
+            name: torch.zeros_like(parameter)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        self._execution: Execution = MaskedExecution(
+            model,
+            graph,
+            data.loss,
+            self._momenta,
+            WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay),
+        )
+        self._rank_U = rank_units(model, graph)
+        self._keep_U = self._rounded_keep()
+        self._noted_steps: list[int] = []
+        self._noted_ratios: list[Tensor] = []
+        self._noted_macs: list[float] = []
+        self._noted_losses: list[Tensor] = []
+        self._losses: list[tuple[int, float]] = []
+        self._open_streams()
+
+    def run(self, until: int, on_step: Callable[[InnerProgress], None] | None = None) -> None:
+        """Go on to weight step ``until``, at most the last.
+
+        Args:
+            until: weight steps done afterwards, with the ratio steps that belong to them.
+            on_step: called for every weight step, some steps late.
+
+        Raises:
+            ModelError: a loss is not finite.
+        """
+        until = min(until, self.total_steps)
+        pending: list[tuple[Tensor, float, float]] = []
+        with _own_randomness(self._device):
+            while self.step < until:
+                loss = self._weight_step()
+                self.step += 1
+                if not self._fixed and self.step % self._stride == 0:
+                    self._ratio_step()
+                macs_ratio = self._macs_ratio()
+                pending.append((loss, macs_ratio, float(self._ratios.ratios_G.mean())))
+                if len(pending) == _STEPS_BETWEEN_SYNCS or self.step == until:
+                    self._note(pending, on_step)
+                    pending.clear()
+        self._execution.write_back()
+
+    def result(self) -> InnerResult:
+        """What has been found so far; at the end, what the trial goes on with.
+
+        Raises:
+            ModelError: a loss is not finite.
+        """
+        self._execution.write_back()
+        with _own_randomness(self._device):
+            last_loss, _ = self._search_gradient(self._num_ratio_steps)
+        losses = _finite([*self._noted_losses, last_loss], self.step, "inner.ratio_lr")
+        ratios_RG = torch.stack([*self._noted_ratios, self._ratios.ratios_G])
+        return InnerResult(
+            ratios_G=self._ratios.ratios_G.clone(),
+            keep_U=self._rounded_keep(),
+            weight_steps=self.step,
+            num_ratio_steps=len(self._noted_steps),
+            ratio_steps=(*self._noted_steps, self.step),
+            ratios=tuple(tuple(row) for row in ratios_RG.T.tolist()),
+            macs_ratio=(*self._noted_macs, self._macs_ratio()),
+            search_loss=tuple(losses),
+            inner_loss=tuple(self._losses),
+        )
+
+    def state_dict(self) -> InnerState:
+        """Everything that :meth:`load_state_dict` needs, on the CPU; independent copies."""
+        self._execution.write_back()
+        rows = [*self._noted_ratios] or [torch.zeros(0, dtype=torch.float64)]
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"momentum/{k}": v for k, v in self._momenta.items()}
+        tensors |= {
+            "ratios": self._ratios.ratios_G,
+            "velocity": self._ratios.velocity_G,
+            "square": self._ratios.square,
+            "rank": self._rank_U,
+            "keep": self._keep_U,
+            "noted_ratios": torch.stack(rows),
+            "noted_macs": torch.tensor(self._noted_macs, dtype=torch.float64),
+            "noted_losses": torch.stack(self._noted_losses)
+            if self._noted_losses
+            else torch.zeros(0),
+        }
+        return {
+            "tensors": {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()},
+            "values": {
+                "step": self.step,
+                "noted_steps": list(self._noted_steps),
+                "losses": [list(point) for point in self._losses],
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
+        """Inverse of :meth:`state_dict`, on a loop made with the same arguments."""
+        self._execution.write_back()
+        tensors, values = state["tensors"], state["values"]
+
+        def tensor(name: str) -> Tensor:
+            found = tensors[name]
+            assert isinstance(found, torch.Tensor)
+            return found.clone()
+
+        own = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        own |= {f"momentum/{k}": v for k, v in self._momenta.items()}
+        with torch.no_grad():
+            for name, target in own.items():
+                target.copy_(tensor(name))
+        self._ratios.ratios_G, self._ratios.velocity_G = tensor("ratios"), tensor("velocity")
+        self._ratios.square = tensor("square")
+        self._rank_U, self._keep_U = tensor("rank"), tensor("keep").bool()
+        step, noted, losses = values["step"], values["noted_steps"], values["losses"]
+        assert isinstance(step, int)
+        assert isinstance(noted, list | tuple)
+        assert isinstance(losses, list | tuple)
+        self.step, self._noted_steps = step, [int(at) for at in noted]
+        self._noted_ratios = list(tensor("noted_ratios")) if noted else []
+        self._noted_macs = tensor("noted_macs").tolist()
+        self._noted_losses = list(tensor("noted_losses").to(self._device))
+        self._losses = [(int(at), float(loss)) for at, loss in losses]
+        self._open_streams()
+
+    def _open_streams(self) -> None:
+        self._train_batches = self._stream("train", self.step)
+        self._search_batches = self._stream("search", len(self._noted_steps))
+
+    def _stream(self, split: str, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._data.stream(
+            split,  # type: ignore[arg-type]
+            batch_size=self._batch_size,
+            seed=derive_seed(self._seed, split),
+            augment=split == "train",
+            device=self._device,
+            start=start,
+        )
+
+    def _weight_step(self) -> Tensor:
+        step = self.step
+        if not self._fixed:
+            self._refresh_ranks(step)
+            if step % self._inner.hold_draw == 0:
+                self._keep_U = self._draw(step)
+        images_BCHW, labels_B = next(self._train_batches)
+        torch.manual_seed(derive_seed(self._seed, "step", step))
+        return self._execution.train_step(
+            images_BCHW, labels_B, self._keep_U, self._inner.weight_lr
+        )
+
+    def _refresh_ranks(self, step: int) -> None:
+        frozen_from = (1.0 - self._inner.freeze_fraction) * self.total_steps
+        if step % self._inner.refresh_every == 0 and 0 < step < frozen_from:
+            self._execution.write_back()
+            self._rank_U = rank_units(self.model, self._graph)
+
+    def _draw(self, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "draw", step))
+        uniform_G = torch.rand(len(self._sizes_G), generator=generator, dtype=torch.float64)
+        k_G, tau_G = self._window(step)
+        return hard_draw(k_G, tau_G, uniform_G, self._rank_U, self._group_U)
+
+    def _window(self, step: int) -> tuple[Tensor, Tensor]:
+        """Remaining units k and window widths tau."""
+        tau_G = window_widths(
+            self._sizes_G,
+            step / self.total_steps,
+            start=self._inner.window_start,
+            anneal_fraction=self._inner.anneal_fraction,
+        )
+        return (self._ratios.ratios_G * self._sizes_G).clamp(min=1.0), tau_G
+
+    def _ratio_step(self) -> None:
+        number = len(self._noted_steps)
+        loss, gradient_G = self._search_gradient(number)
+        by_cost_G, macs_ratio = log_macs_gradient(
+            self._ratios.ratios_G, self._cost, self._inner.budget_ratio
+        )
+        self._noted_steps.append(self.step)
+        self._noted_ratios.append(self._ratios.ratios_G)
+        self._noted_macs.append(macs_ratio)
+        self._noted_losses.append(loss)
+        self._ratios.step(gradient_G + self._price * by_cost_G, self._ratio_lr(number))
+
+    def _ratio_lr(self, number: int) -> float:
+        return self._inner.ratio_lr
+
+    def _search_gradient(self, number: int) -> tuple[Tensor, Tensor]:
+        """Task loss and its gradient by the ratios, on one batch of ``search``."""
+        images_BCHW, labels_B = next(self._search_batches)
+        torch.manual_seed(derive_seed(self._seed, "ratio-step", number))
+        k_G, tau_G = self._window(self.step)
+        mask_U = ramp(k_G, tau_G, self._rank_U, self._group_U)
+        loss, gradient_U = self._execution.mask_gradient(images_BCHW, labels_B, mask_U)
+        return loss, ratio_gradient(gradient_U, k_G, tau_G, self._rank_U, self._group_U)
+
+    def _macs_ratio(self) -> float:
+        counts_G = self._ratios.ratios_G * self._sizes_G
+        return float(self._cost.macs(counts_G)) / self._cost.dense_macs
+
+    def _rounded_keep(self) -> Tensor:
+        ratios_G, multiple = self._ratios.ratios_G, self._channel_multiple
+        if self._inner.budget_ratio is not None and not self._fixed:
+            counts_G = project_to_budget(
+                ratios_G,
+                self._cost,
+                self._inner.budget_ratio * self._cost.dense_macs,
+                low_G=self._low_G,
+                high_G=self._high_G,
+                channel_multiple=multiple,
+            )
+        else:
+            counts_G = round_to_units(ratios_G, self._graph, multiple)
+        return self._rank_U < counts_G[self._group_U]
+
+    def _note(
+        self,
+        pending: list[tuple[Tensor, float, float]],
+        on_step: Callable[[InnerProgress], None] | None,
+    ) -> None:
+        every = math.ceil(self.total_steps / _CURVE_POINTS)
+        losses = _finite([loss for loss, _, _ in pending], self.step, "inner.weight_lr")
+        first = self.step - len(pending) + 1
+        for done, loss, (_, macs_ratio, mean_ratio) in zip(
+            range(first, self.step + 1), losses, pending, strict=True
+        ):
+            if done % every == 0 or done in (1, self.total_steps):
+                self._losses.append((done, loss))
+            if on_step is not None:
+                on_step(
+                    InnerProgress(
+                        step=done, loss=loss, macs_ratio=macs_ratio, mean_ratio=mean_ratio
+                    )
+                )
+
+
+def _own_randomness(device: torch.device):  # type: ignore[no-untyped-def]
+    """The process's generators are left as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _finite(pending: list[Tensor], step: int, key: str) -> list[float]:
+    losses: list[float] = torch.stack(pending).tolist()
+    if not all(math.isfinite(loss) for loss in losses):
+        raise ModelError(
+            f"the loss of the inner loop is no longer finite at step {step}; lower {key}, or "
+            "check the model and the loss"
+        )
+    return losses
