@@ -29,3 +29,23 @@ def tiny_bench(tiny_config, tmp_path_factory):
     from automl_prune.workbench import Workbench
 
     return Workbench.prepare(tiny_config, cache_dir=tmp_path_factory.mktemp("dense"))
+
+
+@pytest.fixture(scope="session")
+def tiny_outcome(tiny_bench):
+    """What one real trial of :func:`tiny_bench` leaves; not to be changed."""
+    from automl_prune.trial import run_trial
+
+    ratios = {group.name: 0.6 for group in tiny_bench.graph.groups}
+    return run_trial(tiny_bench, ratios, 0.5, kind="search", seed=11)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_bench, tiny_outcome, tmp_path_factory):
+    """The model folder of :func:`tiny_outcome`; not to be changed."""
+    from automl_prune.modelfile import save_model_folder
+    from automl_prune.search import manifest_of
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model_folder(folder, tiny_outcome.model, manifest_of(tiny_bench, 5, tiny_outcome))
+    return folder
