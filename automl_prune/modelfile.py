@@ -32,7 +32,7 @@ from automl_prune.weights import weights_digest, weights_from_bytes, weights_to_
 if TYPE_CHECKING:
     from torch import nn
 
-    from automl_prune.data import Data
+    from automl_prune.data import Data, Split
 
 __all__ = [
     "Manifest",
@@ -239,7 +239,7 @@ def verify_folder(
         _line("splits", manifest.splits.digest, data.digest),
         _line("class names", ", ".join(manifest.class_names), ", ".join(data.class_names)),
     ]
-    claims = {"select": manifest.select, "test": manifest.test}
+    claims: dict[Split, Measured | None] = {"select": manifest.select, "test": manifest.test}
     place = torch.device(device)
     model = model.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     exact = (

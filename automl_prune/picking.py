@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.card import model_card
 from automl_prune.evaluate import evaluate, hardware_name
 from automl_prune.manifest import Manifest, Measured, read_manifest
 from automl_prune.modelfile import load_pruned, read_data, refuse_foreign, save_model_folder
@@ -54,4 +55,4 @@ def take_model(
             "hardware": manifest.hardware or hardware_name(place),
         }
     )
-    return save_model_folder(out, model.cpu(), manifest, trust=trusted)
+    return save_model_folder(out, model.cpu(), manifest, card=model_card(manifest), trust=trusted)

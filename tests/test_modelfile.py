@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+from test_atomic import largest_file
 
 from automl_prune import load_pruned
 from automl_prune.errors import (
@@ -18,7 +19,6 @@ from automl_prune.errors import (
 from automl_prune.manifest import MANIFEST_FILE, WEIGHTS_FILE, Measured, read_manifest
 from automl_prune.modelfile import save_model_folder, update_manifest, verify_folder
 from automl_prune.prune import layer_widths
-from test_atomic import largest_file
 
 
 @pytest.fixture
