@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from automl_prune.evaluate import Evaluation
     from automl_prune.inner import InnerProgress
     from automl_prune.prune import LayerWidths
     from automl_prune.records import TrialKind
@@ -269,10 +270,10 @@ def _prune_and_prove(
             f"scale (allowed: {EQUIVALENCE_TOLERANCE:.0e}); this model's channels are coupled in "
             "a way that was not understood. Please report it with the model"
         )
-    return pruned.to(memory_format=torch.channels_last), error  # type: ignore[call-overload]
+    return pruned.to(memory_format=torch.channels_last), error
 
 
-def _evaluate(model: nn.Module, bench: Workbench):  # type: ignore[no-untyped-def]
+def _evaluate(model: nn.Module, bench: Workbench) -> Evaluation:
     return evaluate(
         model,
         bench.data,

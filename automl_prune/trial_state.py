@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class TrialCheckpoint:
 
     phase: Phase
     tensors: dict[str, Tensor]
-    values: dict[str, object]
+    values: dict[str, Any]
     """JSON-able."""
 
 
@@ -137,10 +137,8 @@ class InnerNotes:
         """Inverse of :meth:`tensors` and :meth:`values`."""
         notes = saved.values["notes"]
         assert isinstance(notes, dict)
-        return cls(
-            keep_U=saved.tensors["keep_U"].bool(),
-            **{name: _tuples(value) for name, value in notes.items()},
-        )
+        fields: dict[str, Any] = {name: _tuples(value) for name, value in notes.items()}
+        return cls(keep_U=saved.tensors["keep_U"].bool(), **fields)
 
 
 def _tuples(value: object) -> object:

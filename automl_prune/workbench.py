@@ -220,7 +220,7 @@ def _trained(
     device: torch.device,
     on_progress: Callable[[int, int, float], None] | None,
 ) -> nn.Module:
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     path = cache_dir / f"{dense_digest(config, data)}.safetensors"
     if path.is_file():
         model.load_state_dict(weights_from_bytes(path.read_bytes(), origin=str(path)))
@@ -228,7 +228,7 @@ def _trained(
     elif config.dense.epochs:
         train_dense(model, data, config, device=device, on_progress=on_progress)
         write_file(path, weights_to_bytes(model))
-    model = model.to(device=device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     return model.requires_grad_(False)
 
 

@@ -124,9 +124,9 @@ def compressed(ids: Tensor) -> Tensor:
     return ids
 
 
-class _FlowMode(TorchDispatchMode):
+class _FlowMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, flow: Flow) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flow = flow
 
     def __torch_dispatch__(

@@ -43,7 +43,7 @@ def narrow_layers(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) ->
         module = model.get_submodule(name)
         keep_out, keep_in = mask[layer.out_units], mask[layer.in_units]
         if layer.kind == "pad":
-            before, after = int(module.pad_before), int(module.pad_after)
+            before, after = pad_sizes(module)
             module.pad_before = int(keep_out[:before].sum())  # type: ignore[assignment]
             module.pad_after = int(keep_out[len(keep_out) - after :].sum())  # type: ignore[assignment]
             continue
@@ -57,6 +57,14 @@ def narrow_layers(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) ->
         _select(module, rows, columns, groups)
 
 
+def pad_sizes(module: nn.Module) -> tuple[int, int]:
+    """Zeros that a channel pad puts before and after its input's channels."""
+    before, after = module.pad_before, module.pad_after
+    assert isinstance(before, int)
+    assert isinstance(after, int)
+    return before, after
+
+
 def widths_of_layer(module: nn.Module) -> LayerWidths | None:
     """Sizes of a module that surgery can change, else None."""
     if isinstance(module, nn.modules.conv._ConvNd):
@@ -68,7 +76,8 @@ def widths_of_layer(module: nn.Module) -> LayerWidths | None:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return LayerWidths(inputs=module.num_features, outputs=module.num_features)
     if hasattr(module, "pad_before") and hasattr(module, "pad_after"):
-        return LayerWidths(inputs=int(module.pad_before), outputs=int(module.pad_after))
+        before, after = pad_sizes(module)
+        return LayerWidths(inputs=before, outputs=after)
     return None
 
 
