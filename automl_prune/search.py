@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from automl_prune.study import Assignment, StudyHandle
     from automl_prune.trial import TrialOutcome
-    from automl_prune.trial_state import TrialProgress
+    from automl_prune.trial_state import TrialCheckpoint, TrialProgress
     from automl_prune.workbench import Workbench
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def run_search(
     while not should_stop():
         assignment = handle.ask(target)
         if assignment is None:
-            return True
+            return handle.finished_count() >= target
         on_event(TrialStarted(assignment=assignment, finished=handle.finished_count()))
         failed = _run_one(handle, bench, assignment, checkpoint_dir, on_event, should_stop)
         failures = failures + 1 if failed else 0
@@ -166,10 +166,20 @@ def _run_one(
     on_event: Callable[[SearchEvent], None],
     should_stop: Callable[[], bool],
 ) -> FailureRecord | None:
-    checkpoints = FolderCheckpoints(
+    checkpoints = NotedCheckpoints(
         checkpoint_dir / f"trial-{assignment.original_number}",
         every_s=bench.config.compute.checkpoint_every_s,
     )
+
+    def moved(progress: TrialProgress) -> None:
+        checkpoints.fraction = progress.fraction
+        handle.note_progress(
+            assignment,
+            dataclasses.asdict(progress),
+            saved_fraction=checkpoints.saved_fraction,
+        )
+        on_event(TrialMoved(progress=progress))
+
     try:
         outcome = run_trial(
             bench,
@@ -177,9 +187,9 @@ def _run_one(
             assignment.trade_off,
             kind=assignment.kind,
             seed=assignment.seed,
-            on_progress=lambda progress: on_event(TrialMoved(progress=progress)),
+            on_progress=moved,
             checkpoints=checkpoints,
-            should_stop=should_stop,
+            should_stop=lambda: should_stop() or handle.is_lost(assignment),
         )
         hand_in(handle, bench, assignment, outcome)
     except TrialInterruptedError:
@@ -192,7 +202,7 @@ def _run_one(
         raise
     except Exception as error:  # whatever a model, a metric or data can raise is a failed trial
         failure = describe_failure(assignment, error)
-        logger.warning("trial %d failed: %s", assignment.number, failure.error)
+        logger.info("trial %d failed", assignment.number, exc_info=error)
         handle.fail(assignment, failure)
         checkpoints.clear()
         on_event(TrialFailed(assignment=assignment, failure=failure))
@@ -206,10 +216,32 @@ def _run_one(
     return None
 
 
+class NotedCheckpoints(FolderCheckpoints):
+    """Checkpoints that know how much of the trial the newest one holds."""
+
+    fraction = 0.0
+    """Of the trial that is done now; set by whoever watches it."""
+    saved_fraction = 0.0
+    """Of the trial that the newest checkpoint holds."""
+
+    def save(self, checkpoint: TrialCheckpoint) -> None:
+        """Write a checkpoint and note how far it reaches.
+
+        Raises:
+            EnvironmentProblemError: it could not be written; earlier checkpoints survive.
+        """
+        super().save(checkpoint)
+        self.saved_fraction = self.fraction
+
+
 def hand_in(
     handle: StudyHandle, bench: Workbench, assignment: Assignment, outcome: TrialOutcome
 ) -> None:
-    """Store a trial's record, curves and model folder."""
+    """Store a trial's record, curves and model folder.
+
+    Raises:
+        EnvironmentProblemError: the disk is full; nothing was stored.
+    """
     with tempfile.TemporaryDirectory(prefix="automl-prune-") as scratch:
         folder = Path(scratch) / "model"
         save_model_folder(

@@ -64,22 +64,24 @@ def pick(
     from automl_prune.errors import ConfigError
     from automl_prune.report import pick as pick_row
 
-    wanted = {
-        "trial": trial,
-        "max_macs": max_macs,
-        "max_params": max_params,
-        "max_latency_ms": max_latency_ms,
-        "max_drop": max_drop,
-        "knee": knee or None,
-    }
-    chosen = {name: value for name, value in wanted.items() if value is not None}
-    if len(chosen) != 1:
+    ways = (trial, max_macs, max_params, max_latency_ms, max_drop, knee or None)
+    given = sum(way is not None for way in ways)
+    if given != 1:
         raise ConfigError(
             "pick needs exactly one of --trial, --max-macs, --max-params, --max-latency-ms, "
-            f"--max-drop, --knee; found {len(chosen)}"
+            f"--max-drop, --knee; found {given}"
         )
     handle = open_for_reading(study, storage)
-    row = pick_row(handle.rows(), handle.facts, **chosen)
+    row = pick_row(
+        handle.rows(),
+        handle.facts,
+        trial=trial,
+        max_macs=max_macs,
+        max_params=max_params,
+        max_latency_ms=max_latency_ms,
+        max_drop=max_drop,
+        knee=knee or None,
+    )
     from automl_prune.picking import take_model
 
     trusted = tuple(trust or ())

@@ -12,6 +12,7 @@ from automl_prune.errors import ConfigError, StudyNotFoundError
 
 if TYPE_CHECKING:
     from automl_prune.config import StudyConfig
+    from automl_prune.reading import StudyReader
     from automl_prune.storage import StudyStorage
     from automl_prune.study import StudyHandle
 
@@ -73,8 +74,22 @@ def locate(study: str, storage: str | None, overrides: list[str] | None = None) 
     return Place(name=name, config=config, url=storage or default, default_storage=not storage)
 
 
-def open_for_reading(study: str, storage: str | None) -> StudyHandle:
-    """The stored study that is meant.
+def open_for_reading(study: str, storage: str | None) -> StudyReader:
+    """The stored study that is meant, to read.
+
+    Raises:
+        StudyNotFoundError: there is none; the message says what there is.
+        StorageError: the storage cannot be reached.
+    """
+    from automl_prune.reading import StudyReader, find_study
+
+    place = locate(study, storage)
+    opened = open_existing(place)
+    return StudyReader(opened, find_study(opened, place.name))
+
+
+def open_for_changing(study: str, storage: str | None) -> StudyHandle:
+    """The stored study that is meant, to search or tidy up.
 
     Raises:
         StudyNotFoundError: there is none; the message says what there is.
@@ -93,10 +108,10 @@ def open_existing(place: Place) -> StudyStorage:
         StudyNotFoundError: the default storage does not exist.
         StorageError: the storage cannot be reached.
     """
-    from automl_prune.storage import open_storage
-
     if place.default_storage and not (place.run_dir / "study.db").is_file():
         raise StudyNotFoundError(_nothing_here(place))
+    from automl_prune.storage import open_storage
+
     return open_storage(place.url, must_exist=True)
 
 

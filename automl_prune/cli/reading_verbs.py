@@ -24,6 +24,7 @@ from automl_prune.cli.screens import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from automl_prune.reading import WorkerRow
     from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
 
@@ -91,6 +92,11 @@ def status(
         ("finished", f"{handle.finished_count()} of {config.search.trials} trials"),
         ("trials", ", ".join(f"{number} {state}" for state, number in sorted(states.items()))),
         (
+            "open",
+            ", ".join(f"trial {trial.number} {trial.state}" for trial in handle.open_trials()),
+        ),
+        ("workers", "\n".join(_worker_text(worker) for worker in handle.workers())),
+        (
             "dense model",
             f"accuracy {percent(facts.dense_accuracy)}, {macs_text(facts.dense_macs)}MACs, "
             f"{facts.dense_params:,} parameters",
@@ -100,6 +106,18 @@ def status(
         ("so far", comparison.sentence),
     ]
     print_pairs((name, value) for name, value in pairs if value)
+
+
+def _worker_text(worker: WorkerRow) -> str:
+    place = f"{worker.host}, process {worker.pid}, {worker.device}"
+    if not worker.alive:
+        return f"{place}: silent for {duration(worker.silent_s)}"
+    if worker.trial is None:
+        return f"{place}: between two trials"
+    fraction = (worker.progress or {}).get("fraction")
+    return f"{place}: trial {worker.trial}" + (
+        f", {fraction:.0%}" if isinstance(fraction, float) else ""
+    )
 
 
 def _front_text(front: Sequence[ResultRow], facts: StudyFacts) -> str:
@@ -220,9 +238,9 @@ def pareto(
     shown = sorted(rows, key=lambda row: row.number) if everything else front
     if not shown:
         raise StudyNotFoundError(
-            f"study {handle.name!r} has no finished, feasible trial yet, so it has no front; "
-            f"run `automl-prune search {study}` first"
-            + (f" ({len(rows)} other trials: see --all)" if rows else "")
+            f"study {handle.name!r} has no complete, feasible search trial yet, so it has no "
+            f"front; run `automl-prune search {study}` first"
+            + (f" ({len(rows)} other trials are finished: see --all)" if rows else "")
         )
     table = [_as_dict(row, on_front=row.number in on_front) for row in shown]
     if csv_file is not None:
@@ -329,10 +347,10 @@ def gc(
 
     Their rows stay. Example: automl-prune gc digits --recent 5
     """
-    from automl_prune.cli.places import open_for_reading
+    from automl_prune.cli.places import open_for_changing
     from automl_prune.report import pareto_rows
 
-    handle = open_for_reading(study, storage)
+    handle = open_for_changing(study, storage)
     rows = handle.rows()
     newest = sorted((row.number for row in rows), reverse=True)[:recent]
     keep = {row.number for row in pareto_rows(rows)} | set(newest)
@@ -352,9 +370,9 @@ def delete(
 
     Example: automl-prune delete digits
     """
-    from automl_prune.cli.places import open_for_reading
+    from automl_prune.cli.places import open_for_changing
 
-    handle = open_for_reading(study, storage)
+    handle = open_for_changing(study, storage)
     if not yes:
         typer.confirm(
             f"Delete study {handle.name!r} with {len(handle.rows())} trials and their models?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from automl_prune.cli.places import Place
     from automl_prune.config import StudyConfig
     from automl_prune.inspection import Inspection
+    from automl_prune.records import StudyFacts
     from automl_prune.study import StudyHandle
 
 
@@ -200,7 +202,8 @@ def search(
         )
         if handle is None:
             handle = _begin(place, config, bench.facts)
-        with stop.on_signals():
+        handle.device = device
+        with closing(handle), stop.on_signals():
             done = run_search(
                 handle,
                 bench,
@@ -209,7 +212,7 @@ def search(
                 on_event=display.event,
                 should_stop=stop,
             )
-    finished = handle.finished_count()
+            finished = handle.finished_count()
     if not done:
         warn(
             f"stopped with {finished} of {target} trials finished; the same command goes on "
@@ -252,8 +255,12 @@ def _stored(place: Place) -> StudyHandle | None:
     return handle
 
 
-def _begin(place: Place, config: StudyConfig, facts: object) -> StudyHandle:
-    raise NotImplementedError
+def _begin(place: Place, config: StudyConfig, facts: StudyFacts) -> StudyHandle:
+    from automl_prune.storage import open_storage
+    from automl_prune.study import StudyHandle
+
+    place.make_database_folder()
+    return StudyHandle.create_or_check(open_storage(place.url), config, facts, place.artifact_dir)
 
 
 def _warn_contaminated(contaminated: bool) -> None:
