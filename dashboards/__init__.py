@@ -1,0 +1,1 @@
+"""Figures and pages; they read stored results and never load torch."""
