@@ -13,6 +13,7 @@ _MADE = {
     "search": "an alternating search over weights and keep ratios",
     "baseline": "uniform keep ratios that were held fixed",
     "finetune": "further fine-tuning of a picked model",
+    "scratch": "training a picked architecture from scratch",
 }
 
 

@@ -153,7 +153,7 @@ class Manifest(Part):
     weights_sha256: Digest
     """SHA-256 of model.safetensors."""
     origin: str = "search"
-    """What made the weights: ``search``, ``baseline`` or ``finetune``."""
+    """What made the weights: ``search``, ``baseline``, ``finetune`` or ``scratch``."""
     hardware: str = ""
     versions: dict[str, str] = {}
 
