@@ -105,7 +105,8 @@ def test_every_module_has_its_mirror():
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     missing = []
     for module, path in FILES.items():
-        if path.name == "__init__.py":
+        # Verbs are tested as commands in tests/cli; migrations by tests/storage/test_schema.py.
+        if path.name == "__init__.py" or {"cli", "migrations"} & set(path.parts):
             continue
         leaf, *_ = module.split(".")[::-1]
         if f"test_{leaf}.py" not in tests:
