@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Format = Literal["onnx", "pt2"]
-FORMATS: tuple[Format, ...] = ("onnx", "pt2")
 TOLERANCE = 1e-4
 """Largest allowed difference, relative to the largest absolute output."""
 PROOF_IMAGES = 64
@@ -35,7 +34,7 @@ _FILES: dict[Format, str] = {"onnx": ONNX_FILE, "pt2": PT2_FILE}
 
 def export_folder(
     folder: Path,
-    formats: tuple[Format, ...] = FORMATS,
+    formats: tuple[Format, ...] = ("onnx", "pt2"),
     *,
     trusted: tuple[str, ...] = (),
     data_root: str | None = None,

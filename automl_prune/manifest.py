@@ -21,6 +21,7 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 ONNX_FILE = "model.onnx"
 PT2_FILE = "model.pt2"
+EXPORT_FORMATS = ("onnx", "pt2")
 OUR_FILES = frozenset({MANIFEST_FILE, WEIGHTS_FILE, CARD_FILE, ONNX_FILE, PT2_FILE})
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

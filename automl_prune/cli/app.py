@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automl_prune.cli import model_verbs, reading_verbs, study_verbs
+from automl_prune.cli import (
+    model_verbs,
+    reading_verbs,
+    shipping_verbs,
+    study_verbs,
+    tidying_verbs,
+)
 from automl_prune.cli.screens import complain, complain_unexpected
 from automl_prune.errors import AutoMLPruneError
 
@@ -31,6 +38,8 @@ app = typer.Typer(
 study_verbs.register(app)
 reading_verbs.register(app)
 model_verbs.register(app)
+shipping_verbs.register(app)
+tidying_verbs.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -65,11 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if debug else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s" if debug else "%(message)s",
     )
+    if not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, to their developers
     try:
         app(args=words, prog_name="automl-prune")
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and not _explained(ending):
             sys.stderr.write("interrupted\n")
         return code
     except AutoMLPruneError as error:
@@ -83,3 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain_unexpected(error)
         return 1
     return 0
+
+
+def _explained(ending: SystemExit) -> bool:
+    """Whether the verb itself ended, with words of its own, and not a bare Ctrl-C."""
+    cause = ending.__context__.__cause__ if ending.__context__ is not None else None
+    return not isinstance(cause, KeyboardInterrupt)

@@ -10,6 +10,7 @@ import typer
 
 from automl_prune.cli import options
 from automl_prune.cli.screens import percent, print_pairs, print_table, say, warn
+from automl_prune.cli.shipping_verbs import formats_of, show_exports
 
 if TYPE_CHECKING:
     from automl_prune.manifest import Manifest
@@ -51,6 +52,12 @@ def pick(
         ),
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="LIST", help="Export too: onnx, pt2, or both.", show_default=False
+        ),
+    ] = None,
     storage: options.Storage = None,
     trust: options.Trust = None,
     data_root: options.DataRoot = None,
@@ -71,6 +78,7 @@ def pick(
             "pick needs exactly one of --trial, --max-macs, --max-params, --max-latency-ms, "
             f"--max-drop, --knee; found {given}"
         )
+    wanted = formats_of(formats) if formats is not None else ()
     handle = open_for_reading(study, storage)
     row = pick_row(
         handle.rows(),
@@ -88,6 +96,10 @@ def pick(
     with handle.model_folder(row.number) as folder:
         manifest = take_model(folder, out, trusted=trusted, data_root=data_root, device=device)
     _show_manifest(out, manifest)
+    if wanted:
+        from automl_prune.export import export_folder
+
+        show_exports(out, export_folder(out, wanted, trusted=trusted, data_root=data_root))
 
 
 def _show_manifest(folder: Path, manifest: Manifest) -> None:

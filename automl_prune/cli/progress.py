@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from automl_prune.cli.screens import duration, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress, TaskID
 
@@ -31,10 +31,16 @@ class Display(Protocol):
 
 
 @contextmanager
-def search_display(target: int, finished: int) -> Iterator[Display]:
-    """Bars on a terminal, plain lines elsewhere, for as long as the context lasts."""
+def search_display(target: int, finished: int, *, title: str = "dense model") -> Iterator[Display]:
+    """Bars on a terminal, plain lines elsewhere, for as long as the context lasts.
+
+    Args:
+        target: finished trials that the study shall have.
+        finished: those that it has.
+        title: of a training that is no trial.
+    """
     if not sys.stdout.isatty():
-        yield PlainLines(target, finished)
+        yield PlainLines(target, finished, title)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -46,7 +52,18 @@ def search_display(target: int, finished: int) -> Iterator[Display]:
         TextColumn("{task.fields[note]}"),
     )
     with progress:
-        yield Bars(progress, target, finished)
+        yield Bars(progress, target, finished, title)
+
+
+@contextmanager
+def step_display(title: str, total_steps: int) -> Iterator[Callable[[int, float], None]]:
+    """One bar, or a line now and then, for a training that is no search.
+
+    Yields:
+        What to call with (steps done, loss).
+    """
+    with search_display(1, 0, title=title) as display:
+        yield lambda step, loss: display.dense(step, total_steps, loss)
 
 
 def trial_line(event: object, dense_macs: int | None = None) -> str | None:
@@ -91,15 +108,16 @@ class _Clock:
 class PlainLines:
     """One line per finished trial, and one in a while from inside a long one."""
 
-    def __init__(self, target: int, finished: int) -> None:
+    def __init__(self, target: int, finished: int, title: str = "dense model") -> None:
         self._clock = _Clock(target, finished)
+        self._title = title
         self._last_line = time.monotonic()
         self._number = 0
 
     def dense(self, step: int, total_steps: int, loss: float) -> None:
         """Every now and then a line."""
         if self._due() or step == total_steps:
-            say(f"dense model: step {step}/{total_steps}, loss {loss:.3f}")
+            say(f"{self._title}: step {step}/{total_steps}, loss {loss:.3f}")
 
     def event(self, event: SearchEvent) -> None:
         """A line per finished trial."""
@@ -133,17 +151,18 @@ class PlainLines:
 class Bars:
     """One bar for the study and one for the running trial."""
 
-    def __init__(self, progress: Progress, target: int, finished: int) -> None:
+    def __init__(self, progress: Progress, target: int, finished: int, title: str) -> None:
         self._progress = progress
         self._clock = _Clock(target, finished)
-        self._study = progress.add_task("study", total=target, completed=finished, note="")
+        self._title = title
+        self._study: TaskID | None = None
         self._trial: TaskID | None = None
         self._dense: TaskID | None = None
 
     def dense(self, step: int, total_steps: int, loss: float) -> None:
         """A bar of its own while it trains."""
         if self._dense is None:
-            self._dense = self._progress.add_task("dense model", total=total_steps, note="")
+            self._dense = self._progress.add_task(self._title, total=total_steps, note="")
         self._progress.update(self._dense, completed=step, note=f"loss {loss:.3f}")
         if step == total_steps:
             self._progress.remove_task(self._dense)
@@ -156,12 +175,17 @@ class Bars:
         if isinstance(event, TrialStarted):
             self._clock.restart()
             self._end_trial()
+            if self._study is None:
+                self._study = self._progress.add_task(
+                    "study", total=self._clock.target, completed=self._clock.finished, note=""
+                )
             self._trial = self._progress.add_task(
                 f"trial {event.assignment.number}", total=1.0, note=""
             )
         elif isinstance(event, TrialMoved):
             moved = event.progress
             assert self._trial is not None
+            assert self._study is not None
             self._progress.update(
                 self._trial,
                 completed=moved.fraction,
@@ -172,7 +196,7 @@ class Bars:
         elif line := trial_line(event):
             self._end_trial()
             self._progress.console.print(line, highlight=False, markup=False)
-            if isinstance(event, TrialFinished):
+            if isinstance(event, TrialFinished) and self._study is not None:
                 self._clock.finished = event.finished
                 self._progress.update(
                     self._study, completed=event.finished, note=self._clock.left()

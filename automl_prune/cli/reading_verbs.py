@@ -1,4 +1,4 @@
-"""Verbs that read a stored study, and two that tidy it up; none of them loads torch."""
+"""Verbs that read a stored study: status, show, pareto; none of them loads torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from automl_prune.cli.screens import (
     print_pairs,
     print_table,
     say,
-    size_text,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("show")(show)
     app.command("pareto")(pareto)
-    app.command("gc")(gc)
-    app.command("delete")(delete)
 
 
 def status(
@@ -248,9 +245,8 @@ def pareto(
 
         write_file(csv_file, _as_csv(table).encode())
     if html is not None:
-        from dashboards.publish import front_page
-
         from automl_prune.atomic import write_file
+        from dashboards.publish import front_page
 
         write_file(html, front_page(handle).encode())
     if as_json:
@@ -333,51 +329,3 @@ def _print_front(
         say(
             f"latency at batch {latency.batch_size}, {latency.threads} threads, {latency.hardware}"
         )
-
-
-def gc(
-    study: options.Study,
-    storage: options.Storage = None,
-    recent: Annotated[
-        int, typer.Option("--recent", metavar="N", min=0, help="Also keep the N newest trials.")
-    ] = 10,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Delete the artifacts of trials that are neither on the front nor recent.
-
-    Their rows stay. Example: automl-prune gc digits --recent 5
-    """
-    from automl_prune.cli.places import open_for_changing
-    from automl_prune.report import pareto_rows
-
-    handle = open_for_changing(study, storage)
-    rows = handle.rows()
-    newest = sorted((row.number for row in rows), reverse=True)[:recent]
-    keep = {row.number for row in pareto_rows(rows)} | set(newest)
-    freed = handle.remove_artifacts(keep=keep, dry_run=dry_run)
-    say(
-        f"{'would free' if dry_run else 'freed'} {size_text(freed.num_bytes)} of "
-        f"{freed.num_trials} trials; kept {len(keep)}"
-    )
-
-
-def delete(
-    study: options.Study,
-    storage: options.Storage = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete a study: its trials, results and artifacts. Asks first.
-
-    Example: automl-prune delete digits
-    """
-    from automl_prune.cli.places import open_for_changing
-
-    handle = open_for_changing(study, storage)
-    if not yes:
-        typer.confirm(
-            f"Delete study {handle.name!r} with {len(handle.rows())} trials and their models?",
-            abort=True,
-        )
-    name = handle.name
-    handle.delete()
-    say(f"deleted {name}")

@@ -187,9 +187,12 @@ def search(
     if finished >= target:
         say(f"{place.name} has {finished} finished trials already; ask for more with --trials N")
         return
+    import optuna
+
     from automl_prune.search import StopRequest, run_search
     from automl_prune.workbench import Workbench
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = StopRequest()
     with search_display(target, finished) as display:
         bench = Workbench.prepare(
