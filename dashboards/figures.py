@@ -1,247 +1,292 @@
-"""Plotly figures of a study: pure functions from stored rows, records and curves."""
+"""Figures of a study: pure functions from stored rows to Plotly figures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import plotly.graph_objects as go
 
-from automl_prune.report import hypervolume_curve, pareto_rows
+from automl_prune.report import hypervolume_curve
+from dashboards.points import CLASSES, classify, cost_of, dense_cost, latency_hardware, thinned
+from dashboards.style import LIGHT, styled
+from dashboards.wording import milliseconds, short_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from automl_prune.records import StudyFacts, TrialCurves, TrialRecord
+    from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
+    from dashboards.points import Axis, PointClass
+    from dashboards.style import Theme
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
-GREY = "#9AA0A6"
-LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+MOST_DRAWN = 1500
+"""Points of one class that a figure draws; a denser crowd is thinned out."""
 
-STYLES = {
-    "front": {"name": "found front", "color": BLUE, "symbol": "circle", "size": 10},
-    "dominated": {"name": "dominated", "color": SKY, "symbol": "circle-open", "size": 8},
-    "uniform": {"name": "uniform baseline", "color": ORANGE, "symbol": "square", "size": 9},
-    "stopped": {"name": "stopped early", "color": GREY, "symbol": "x", "size": 8},
-    "infeasible": {"name": "beyond the limits", "color": VERMILION, "symbol": "cross", "size": 8},
+
+class _Look(TypedDict):
+    label: str
+    symbol: str
+    size: int
+    line: float
+
+
+LOOKS: dict[PointClass, _Look] = {
+    "infeasible": {"label": "beyond the limits", "symbol": "x-thin", "size": 8, "line": 1.8},
+    "stopped": {"label": "stopped early", "symbol": "triangle-down", "size": 8, "line": 0},
+    "dominated": {"label": "dominated", "symbol": "circle-open", "size": 8, "line": 1.6},
+    "uniform": {"label": "uniform pruning", "symbol": "square", "size": 9, "line": 0},
+    "front": {"label": "front of the search", "symbol": "circle", "size": 11, "line": 0},
 }
+"""In the order of drawing: what matters most comes last, on top."""
+assert set(LOOKS) == set(CLASSES)
 
 
-def classify(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
-    """Every trial with an accuracy, in exactly one of the classes of ``STYLES``."""
-    on_front = {row.number for row in pareto_rows(rows)}
-    classes: dict[str, list[ResultRow]] = {name: [] for name in STYLES}
-    for row in rows:
-        if row.accuracy is None or row.macs is None:
-            continue
-        if row.kind == "baseline":
-            name = "uniform"
-        elif row.state == "pruned":
-            name = "stopped"
-        elif not row.feasible:
-            name = "infeasible"
-        else:
-            name = "front" if row.number in on_front else "dominated"
-        classes[name].append(row)
-    return classes
+def front_figure(
+    rows: Sequence[ResultRow],
+    facts: StudyFacts,
+    *,
+    theme: Theme = LIGHT,
+    axis: Axis = "macs",
+    fits: Callable[[ResultRow], bool] | None = None,
+    chosen: Sequence[int] = (),
+    most_drawn: int = MOST_DRAWN,
+    title: str | None = None,
+) -> go.Figure:
+    """Accuracy on ``select`` against cost: dense model, uniform baseline, and every trial.
 
+    Args:
+        rows: of a study.
+        facts: of the study.
+        theme: colours.
+        axis: cost on the horizontal axis.
+        fits: points for which this is False are greyed out; None: none are.
+        chosen: numbers of trials to circle.
+        most_drawn: points of one class that are drawn; a denser crowd is thinned.
+        title: None: says what is on the axes; empty: no title.
 
-def pareto_figure(rows: Sequence[ResultRow], facts: StudyFacts) -> go.Figure:
-    """Accuracy on ``select`` against MACs, with the dense model and the uniform baseline."""
+    A point's ``customdata`` starts with the number of its trial.
+    """
+    points = classify(rows, facts, axis)
     figure = go.Figure()
-    for name, members in classify(rows).items():
+    _add_front_line(figure, points.uniform_front, axis, facts, theme.uniform, "dot")
+    _add_front_line(figure, points.by_class["front"], axis, facts, theme.front, "solid")
+    for name, look in LOOKS.items():
+        members = points.by_class[name]
         if not members:
             continue
-        style = STYLES[name]
-        ordered = sorted(members, key=lambda row: (row.macs or 0, row.number))
-        figure.add_trace(
-            go.Scatter(
-                x=[(row.macs or 0) / facts.dense_macs * 100 for row in ordered],
-                y=[row.accuracy for row in ordered],
-                mode="lines+markers" if name in ("front", "uniform") else "markers",
-                name=str(style["name"]),
-                marker={
-                    "color": style["color"],
-                    "symbol": style["symbol"],
-                    "size": style["size"],
-                    "line": {"width": 1.5, "color": style["color"]},
-                },
-                line={
-                    "color": style["color"],
-                    "width": 2,
-                    "dash": "dot" if name == "uniform" else "solid",
-                },
-                text=[describe(row) for row in ordered],
-                customdata=[row.number for row in ordered],
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
-            x=[100.0],
-            y=[facts.dense_accuracy],
-            mode="markers",
-            name="dense model",
-            marker={"color": BLACK, "symbol": "star", "size": 14},
-            text=[
-                f"dense model<br>accuracy {facts.dense_accuracy:.2f} %"
-                f"<br>{facts.dense_macs:,} MACs<br>{facts.dense_params:,} parameters"
-            ],
-            hovertemplate="%{text}<extra></extra>",
-        )
-    )
-    return _styled(
+        drawn = thinned(members, axis, limit=most_drawn, keep=chosen)
+        fitting = [row for row in drawn if fits is None or fits(row)]
+        figure.add_trace(_scatter(fitting, len(members), axis, facts, look, getattr(theme, name)))
+        if len(fitting) < len(drawn):
+            greyed = [row for row in drawn if fits is not None and not fits(row)]
+            trace = _scatter(greyed, len(greyed), axis, facts, look, theme.faded)
+            figure.add_trace(trace.update(showlegend=False))
+    _add_dense(figure, facts, axis, theme)
+    _add_chosen(figure, rows, chosen, axis, facts, theme)
+    names = {"macs": "MACs", "params": "parameters", "latency": "latency"}
+    return styled(
         figure,
-        title="Accuracy against MACs",
-        x="MACs, % of the dense model",
+        theme,
+        title=f"Accuracy against {names[axis]}" if title is None else title,
+        x=_axis_label(axis, rows, facts),
         y="accuracy on select, %",
     )
 
 
+def _axis_label(axis: Axis, rows: Sequence[ResultRow], facts: StudyFacts) -> str:
+    if axis == "latency":
+        where = latency_hardware(rows, facts)
+        return f"latency, ms{f' ({where})' if where else ''}"
+    noun = "MACs" if axis == "macs" else "parameters"
+    return f"{noun}, % of the dense model's {short_count(dense_cost(facts, axis) or 0.0)}"
+
+
+def _position(row: ResultRow, axis: Axis, facts: StudyFacts) -> float:
+    cost = cost_of(row, axis) or 0.0
+    return cost if axis == "latency" else 100.0 * cost / (dense_cost(facts, axis) or 1.0)
+
+
+def _add_front_line(
+    figure: go.Figure,
+    members: Sequence[ResultRow],
+    axis: Axis,
+    facts: StudyFacts,
+    color: str,
+    dash: str,
+) -> None:
+    """A staircase: the best accuracy within each budget, which is what a front promises."""
+    if len(members) > 1:
+        figure.add_trace(
+            go.Scatter(
+                x=[_position(row, axis, facts) for row in members],
+                y=[row.accuracy for row in members],
+                mode="lines",
+                line={"color": color, "width": 1.6, "dash": dash, "shape": "hv"},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+
+
+def _scatter(
+    members: Sequence[ResultRow],
+    total: int,
+    axis: Axis,
+    facts: StudyFacts,
+    look: _Look,
+    color: str,
+) -> go.Scatter:
+    return go.Scatter(
+        x=[_position(row, axis, facts) for row in members],
+        y=[row.accuracy for row in members],
+        customdata=[[row.number, describe(row)] for row in members],
+        mode="markers",
+        name=f"{look['label']} ({total:,})",
+        marker={
+            "color": color,
+            "symbol": look["symbol"],
+            "size": look["size"],
+            "line": {"color": color, "width": look["line"]},
+        },
+        hovertemplate="%{customdata[1]}<extra></extra>",
+    )
+
+
 def describe(row: ResultRow) -> str:
-    """What a point says when one hovers over it."""
-    lines = [f"trial {row.number} ({row.kind})", f"accuracy {row.accuracy:.2f} %"]
+    """What a point says when a pointer rests on it."""
+    kind = "uniform pruning" if row.kind == "baseline" else "search"
+    lines = [f"<b>trial {row.number}</b> · {kind}", f"accuracy {row.accuracy:.2f} %"]
     if row.macs is not None and row.macs_ratio is not None:
-        lines.append(f"{row.macs:,} MACs ({row.macs_ratio:.1%})")
+        lines.append(f"{short_count(row.macs)} MACs, {row.macs_ratio:.1%} of dense")
     if row.params is not None:
-        lines.append(f"{row.params:,} parameters")
+        lines.append(f"{short_count(row.params)} parameters")
     if row.latency_ms is not None:
-        lines.append(f"latency {row.latency_ms:.2f} ms")
+        lines.append(f"latency {milliseconds(row.latency_ms)} ms")
+    if row.state == "pruned":
+        lines.append("stopped early")
+    if not row.feasible:
+        lines.append("beyond the study's limits")
     return "<br>".join(lines)
 
 
-def keep_ratio_figure(records: Mapping[int, TrialRecord], facts: StudyFacts) -> go.Figure:
-    """Kept share of every group's units for the given trials, by rising MACs: a heat map."""
-    ordered = sorted(records.items(), key=lambda item: item[1].macs)
-    groups = [group for group in facts.groups if group.low < group.high]
-    shares = [
-        [100.0 * record.kept_units[group.name] / group.units for _, record in ordered]
-        for group in groups
+def _add_dense(figure: go.Figure, facts: StudyFacts, axis: Axis, theme: Theme) -> None:
+    cost = dense_cost(facts, axis)
+    figure.add_hline(
+        y=facts.dense_accuracy, line={"color": theme.soft, "width": 1, "dash": "dash"}
+    )
+    if cost is None:
+        return
+    lines = [
+        "<b>dense model</b>",
+        f"accuracy {facts.dense_accuracy:.2f} %",
+        f"{short_count(facts.dense_macs)} MACs",
+        f"{short_count(facts.dense_params)} parameters",
     ]
-    labels = [f"{r.macs / facts.dense_macs:.0%}<br>#{number}" for number, r in ordered]
-    figure = go.Figure(
-        go.Heatmap(
-            z=shares,
-            x=labels,
-            y=[group.name for group in groups],
-            zmin=0,
-            zmax=100,
-            colorscale="Cividis",
-            colorbar={"title": {"text": "kept, %"}},
-            hovertemplate="%{y}<br>%{z:.0f} % kept<br>trial at %{x}<extra></extra>",
-        )
-    )
-    figure.update_yaxes(autorange="reversed")
-    figure = _styled(
-        figure,
-        title="What the front keeps",
-        x="MACs of the dense model, trial",
-        y="group",
-    )
-    return figure.update_layout(height=max(320, 120 + 20 * len(groups)))
-
-
-def ratio_figure(curves: TrialCurves, *, trial: int) -> go.Figure:
-    """Keep ratio of every group over the inner loop of one trial, and its expected MACs."""
-    figure = go.Figure()
-    for index, (group, ratios) in enumerate(curves.ratios.items()):
-        figure.add_trace(
-            go.Scatter(
-                x=list(curves.ratio_steps),
-                y=[100 * ratio for ratio in ratios],
-                mode="lines",
-                name=group,
-                line={
-                    "color": LINES[index % len(LINES)],
-                    "dash": ("solid", "dash", "dot")[index // len(LINES) % 3],
-                },
-                hovertemplate=f"{group}<br>step %{{x}}: %{{y:.1f}} %<extra></extra>",
-            )
-        )
+    if facts.dense_latency is not None:
+        lines.append(f"latency {milliseconds(facts.dense_latency.median_ms)} ms")
     figure.add_trace(
         go.Scatter(
-            x=list(curves.ratio_steps),
-            y=[100 * share for share in curves.macs_ratio],
-            mode="lines",
-            name="MACs",
-            line={"color": BLACK, "width": 4},
-            hovertemplate="MACs<br>step %{x}: %{y:.1f} %<extra></extra>",
+            x=[cost if axis == "latency" else 100.0],
+            y=[facts.dense_accuracy],
+            customdata=[[None, "<br>".join(lines)]],
+            mode="markers",
+            name="dense model",
+            marker={"color": theme.ink, "symbol": "star", "size": 15},
+            hovertemplate="%{customdata[1]}<extra></extra>",
         )
     )
-    return _styled(
-        figure,
-        title=f"Inner loop of trial {trial}: channels leave and come back",
-        x="weight step",
-        y="kept, %",
+
+
+def _add_chosen(
+    figure: go.Figure,
+    rows: Sequence[ResultRow],
+    chosen: Sequence[int],
+    axis: Axis,
+    facts: StudyFacts,
+    theme: Theme,
+) -> None:
+    if not chosen:
+        return
+    members = [
+        row
+        for row in rows
+        if row.number in chosen and row.accuracy is not None and cost_of(row, axis) is not None
+    ]
+    figure.add_trace(
+        go.Scatter(
+            x=[_position(row, axis, facts) for row in members],
+            y=[row.accuracy for row in members],
+            customdata=[[row.number, describe(row)] for row in members],
+            text=[f"<b>{row.number}</b>" for row in members],
+            textposition="top center",
+            textfont={"color": theme.chosen, "size": 13},
+            mode="markers+text",
+            cliponaxis=False,
+            name="chosen",
+            showlegend=False,
+            marker={
+                "color": "rgba(0,0,0,0)",
+                "size": 19,
+                "line": {"color": theme.chosen, "width": 3},
+            },
+            hovertemplate="%{customdata[1]}<extra></extra>",
+        )
     )
 
 
-def loss_figure(curves: TrialCurves, *, trial: int) -> go.Figure:
-    """Losses of one trial: inner loop on ``train`` and ``search``, then fine-tuning."""
+def hypervolume_figure(
+    rows: Sequence[ResultRow],
+    facts: StudyFacts,
+    *,
+    theme: Theme = LIGHT,
+    most_drawn: int = MOST_DRAWN,
+    title: str = "Hypervolume of the front so far",
+) -> go.Figure:
+    """Share of the box (chance..100 % accuracy, 0..dense MACs) that the front covers, over trials.
+
+    Args:
+        rows: of a study.
+        facts: of the study.
+        theme: colours.
+        most_drawn: points of one line; only steps where it moves are drawn beyond that.
+        title: empty: none.
+    """
     figure = go.Figure()
-    last = curves.inner_loss[-1][0] if curves.inner_loss else 0
-    parts = (
-        ("inner loop, train", list(curves.inner_loss), BLUE),
-        (
-            "inner loop, search",
-            list(zip(curves.ratio_steps, curves.search_loss, strict=False)),
-            ORANGE,
-        ),
-        ("fine-tuning, train", [(last + s, loss) for s, loss in curves.finetune_loss], GREEN),
+    lines: tuple[tuple[str, Collection[Any], str, str], ...] = (
+        ("uniform pruning", ("baseline",), theme.uniform, "dot"),
+        ("search", ("search",), theme.front, "solid"),
     )
-    for name, points, colour in parts:
+    for name, kinds, color, dash in lines:
+        curve = hypervolume_curve(rows, facts, kinds=tuple(kinds))
+        if not any(volume for _, volume in curve):
+            continue
+        drawn = curve if len(curve) <= most_drawn else _moves(curve)
         figure.add_trace(
             go.Scatter(
-                x=[step for step, _ in points],
-                y=[loss for _, loss in points],
+                x=[count for count, _ in drawn],
+                y=[volume for _, volume in drawn],
                 mode="lines",
                 name=name,
-                line={"color": colour},
+                line={"color": color, "shape": "hv", "width": 2.4, "dash": dash},
+                hovertemplate=f"{name}<br>after %{{x}} trials: %{{y:.4f}}<extra></extra>",
             )
         )
-    return _styled(figure, title=f"Losses of trial {trial}", x="weight step", y="loss")
-
-
-def hypervolume_figure(rows: Sequence[ResultRow], facts: StudyFacts) -> go.Figure:
-    """Hypervolume of the front so far over finished trials."""
-    figure = go.Figure()
-    curve = hypervolume_curve(rows, facts)
-    figure.add_trace(
-        go.Scatter(
-            x=[count for count, _ in curve],
-            y=[volume for _, volume in curve],
-            mode="lines+markers",
-            line={"color": BLUE, "shape": "hv"},
-            marker={"size": 5},
-            name="all trials",
-            hovertemplate="%{x} trials: %{y:.4f}<extra></extra>",
-        )
+    figure = styled(
+        figure,
+        theme,
+        title=title,
+        x="finished trials",
+        y="hypervolume, share of the box",
+        height=360,
     )
-    return _styled(
-        figure, title="Hypervolume of the front", x="finished trials", y="hypervolume, share"
-    )
+    return figure.update_yaxes(rangemode="tozero")
 
 
-def _styled(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:
-    return figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 17}},
-        font={"family": FONT, "size": 13},
-        xaxis={"title": {"text": x}, "automargin": True},
-        yaxis={"title": {"text": y}, "automargin": True},
-        legend={"orientation": "h", "y": -0.22, "x": 0},
-        margin={"l": 20, "r": 20, "t": 50, "b": 20},
-        height=460,
-        hoverlabel={"align": "left"},
-    )
+def _moves(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The first and last point, and every one where the height changes."""
+    kept = [curve[0]]
+    kept += [now for before, now in pairwise(curve) if now[1] != before[1]]
+    if kept[-1] != curve[-1]:
+        kept.append(curve[-1])
+    return kept
