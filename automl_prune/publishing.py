@@ -25,21 +25,29 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from automl_prune.errors import StorageError, StudyMismatchError
-from automl_prune.sampling import CONSTRAINT_PREFIX, DIRECTIONS, STATES, distributions
+from automl_prune.sampling import (
+    CONSTRAINT_PREFIX,
+    DIRECTIONS,
+    STATES,
+    distributions,
+    quiet_optuna,
+)
+from automl_prune.space import objectives_of_row
 from automl_prune.storage.artifacts import from_column
 from automl_prune.storage.database import POSTGRES_OPTIONS, SQLITE_BUSY_S, lock_key
 from automl_prune.storage.tables import results, slots
 from automl_prune.storage.urls import shown, sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from optuna.trial import FrozenTrial
-    from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.engine import Connection
 
     from automl_prune.config import StudyConfig
     from automl_prune.space import Space
     from automl_prune.storage.database import Database
+    from automl_prune.storage.tables import DataRow
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +72,7 @@ class Publisher:
         study_id: int,
         optuna_study_id: int,
         space: Space,
-        objective: Callable[[Row[tuple[object, ...]]], tuple[float, float]],
+        config: StudyConfig,
     ) -> None:
         """Connect to nothing yet.
 
@@ -73,14 +81,14 @@ class Publisher:
             study_id: ours.
             optuna_study_id: Optuna's.
             space: of the study.
-            objective: the two values of a row of the results table.
+            config: of the study.
         """
         self._database = database
         self._study_id = study_id
         self._optuna_study_id = optuna_study_id
         self._space = space
         self._distributions = distributions(space)
-        self._objective = objective
+        self._config = config
 
     def publish(self, *, limit: int | None = None, wait: bool = False) -> int:
         """Carry over what is pending.
@@ -135,9 +143,7 @@ class Publisher:
             self._note_stage(row.number, DONE if done else RUNNING)
         return len(rows)
 
-    def _pending_rows(
-        self, connection: Connection, limit: int | None
-    ) -> Sequence[Row[tuple[object, ...]]]:
+    def _pending_rows(self, connection: Connection, limit: int | None) -> Sequence[DataRow]:
         query = (
             sa.select(
                 slots.c.number,
@@ -168,16 +174,18 @@ class Publisher:
         )
         return connection.execute(query if limit is None else query.limit(limit)).all()
 
-    def _create(self, storage: RDBStorage, row: Row[tuple[object, ...]]) -> int:
+    def _create(self, storage: RDBStorage, row: DataRow) -> int:
         trial_id = storage.create_new_trial(self._optuna_study_id, self._template(row))
         return storage.get_trial_number_from_id(trial_id)
 
-    def _template(self, row: Row[tuple[object, ...]]) -> FrozenTrial:
+    def _template(self, row: DataRow) -> FrozenTrial:
         """The trial as it is now, so that one transaction writes it whole."""
         state = STATES.get(row.state, TrialState.RUNNING)
         trial = create_trial(
             state=state,
-            values=list(self._objective(row)) if state == TrialState.COMPLETE else None,
+            values=list(objectives_of_row(self._config, row))
+            if state == TrialState.COMPLETE
+            else None,
             params=self._space.to_params(json.loads(row.ratios), row.trade_off),
             distributions=self._distributions,
             user_attrs={"kind": row.kind, "seed": str(row.seed), **_user_attrs(row)},
@@ -187,7 +195,7 @@ class Publisher:
         trial.datetime_complete = _local_time(row.finished_at)
         return trial
 
-    def _finish(self, storage: RDBStorage, row: Row[tuple[object, ...]]) -> None:
+    def _finish(self, storage: RDBStorage, row: DataRow) -> None:
         """End a trial that stands there as running; the constraints are written only now."""
         state = STATES[row.state]
         trial_id = storage.get_trial_id_from_study_id_trial_number(
@@ -198,12 +206,12 @@ class Publisher:
                 storage.set_trial_user_attr(trial_id, key, value)
             for key, text in _system_attrs(row).items():
                 storage.set_trial_system_attr(trial_id, key, text)
-            values = self._objective(row) if state == TrialState.COMPLETE else None
+            values = objectives_of_row(self._config, row) if state == TrialState.COMPLETE else None
             storage.set_trial_state_values(trial_id, state, values)
         except UpdateFinishedTrialError:
             logger.info("trial %d was ended in Optuna's tables before", row.number)
 
-    def _recognise(self, storage: RDBStorage, row: Row[tuple[object, ...]]) -> None:
+    def _recognise(self, storage: RDBStorage, row: DataRow) -> None:
         trial_id = storage.get_trial_id_from_study_id_trial_number(
             self._optuna_study_id, row.number
         )
@@ -249,14 +257,9 @@ def open_optuna(database: Database) -> RDBStorage:
         kwargs = {"connect_args": {"timeout": SQLITE_BUSY_S}}
     else:
         kwargs = {"pool_size": 1, "max_overflow": 0, "connect_args": dict(POSTGRES_OPTIONS)}
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return RDBStorage(
-            url, engine_kwargs=kwargs, skip_compatibility_check=True, skip_table_creation=True
-        )
-    finally:
-        optuna.logging.set_verbosity(level)
+    return RDBStorage(
+        url, engine_kwargs=kwargs, skip_compatibility_check=True, skip_table_creation=True
+    )
 
 
 def create_optuna_study(database: Database, config: StudyConfig) -> int:
@@ -272,7 +275,8 @@ def create_optuna_study(database: Database, config: StudyConfig) -> int:
     storage = open_optuna(database)
     try:
         try:
-            optuna_study_id = storage.create_new_study(DIRECTIONS, config.name)
+            with quiet_optuna():
+                optuna_study_id = storage.create_new_study(DIRECTIONS, config.name)
         except DuplicatedStudyError:
             optuna_study_id = storage.get_study_id_from_name(config.name)
             ours = tuple(storage.get_study_directions(optuna_study_id)) == DIRECTIONS
@@ -283,7 +287,8 @@ def create_optuna_study(database: Database, config: StudyConfig) -> int:
                     f"`optuna delete-study --study-name {config.name}`"
                 ) from None
         study = optuna.load_study(study_name=config.name, storage=storage)
-        study.set_metric_names(["accuracy", config.search.objective])
+        with quiet_optuna():
+            study.set_metric_names(["accuracy", config.search.objective])
         study.set_user_attr("config_digest", config.digest())
         return optuna_study_id
     finally:
@@ -344,7 +349,7 @@ def _pending(study_id: int) -> sa.ColumnElement[bool]:
     )
 
 
-def _user_attrs(row: Row[tuple[object, ...]]) -> dict[str, object]:
+def _user_attrs(row: DataRow) -> dict[str, object]:
     attrs: dict[str, object] = {}
     if row.error:
         attrs["error"] = row.error[:ERROR_CHARACTERS]
@@ -353,10 +358,10 @@ def _user_attrs(row: Row[tuple[object, ...]]) -> dict[str, object]:
     return attrs
 
 
-def _system_attrs(row: Row[tuple[object, ...]]) -> dict[str, object]:
+def _system_attrs(row: DataRow) -> dict[str, float | str]:
     if row.constraints is None:
         return {}
-    attrs: dict[str, object] = {
+    attrs: dict[str, float | str] = {
         CONSTRAINT_PREFIX + name: value for name, value in json.loads(row.constraints).items()
     }
     for artifact in from_column(row.artifacts).values():

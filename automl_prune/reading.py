@@ -25,9 +25,10 @@ from automl_prune.storage.urls import sqlite_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.engine import Connection
 
     from automl_prune.storage import StudyStorage
+    from automl_prune.storage.tables import DataRow
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class OpenTrial:
 class StudyReader:
     """A stored study, for reading."""
 
-    def __init__(self, storage: StudyStorage, row: Row[tuple[object, ...]]) -> None:
+    def __init__(self, storage: StudyStorage, row: DataRow) -> None:
         """Use :meth:`load` instead."""
         self.storage = storage
         self.study_id: int = row.id
@@ -122,11 +123,8 @@ class StudyReader:
 
     def finished_count(self) -> int:
         """Trials that are finished for good: complete, pruned or failed."""
-        return self._read(
-            lambda connection: connection.execute(
-                sa.select(studies.c.num_finished).where(studies.c.id == self.study_id)
-            ).scalar_one()
-        )
+        query = sa.select(studies.c.num_finished).where(studies.c.id == self.study_id)
+        return int(self._read(lambda connection: connection.execute(query).scalar_one()))
 
     def record(self, number: int) -> TrialRecord | FailureRecord:
         """What one trial left.
@@ -156,12 +154,7 @@ class StudyReader:
         if numbers is not None:
             query = query.where(results.c.number.in_(list(numbers)))
         found = self._read(lambda connection: connection.execute(query).all())
-        return {
-            row.number: from_json(
-                FailureRecord if row.state == "failed" else TrialRecord, row.record
-            )
-            for row in found
-        }
+        return {row.number: _record(row) for row in found}
 
     def artifacts_of(self, number: int) -> dict[str, Artifact]:
         """Artifacts of a finished trial, by name; empty if there are none (any more)."""
@@ -253,7 +246,7 @@ class StudyReader:
         return self.storage.database.read(work)
 
 
-def find_study(storage: StudyStorage, name: str) -> Row[tuple[object, ...]]:
+def find_study(storage: StudyStorage, name: str) -> DataRow:
     """The row of a study.
 
     Raises:
@@ -285,7 +278,13 @@ def _artifact_path(storage: StudyStorage, stored: str) -> Path:
     return Path(stored) if file is None else file.resolve().parent / stored
 
 
-def _worker_row(row: Row[tuple[object, ...]], time_now: float) -> WorkerRow:
+def _record(row: DataRow) -> TrialRecord | FailureRecord:
+    if row.state == "failed":
+        return from_json(FailureRecord, row.record)
+    return from_json(TrialRecord, row.record)
+
+
+def _worker_row(row: DataRow, time_now: float) -> WorkerRow:
     silent_s = max(time_now - row.beat_at, 0.0)
     return WorkerRow(
         id=row.id,
@@ -300,7 +299,7 @@ def _worker_row(row: Row[tuple[object, ...]], time_now: float) -> WorkerRow:
     )
 
 
-def _open_trial(row: Row[tuple[object, ...]], time_now: float) -> OpenTrial:
+def _open_trial(row: DataRow, time_now: float) -> OpenTrial:
     state = row.state
     dead = row.process is not None and known_dead(row.process)
     if state == "running" and (dead or (row.lease_until or 0.0) < time_now):

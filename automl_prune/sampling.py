@@ -9,11 +9,14 @@ not.
 
 from __future__ import annotations
 
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import FloatDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
@@ -28,7 +31,7 @@ from optuna.trial import TrialState
 from automl_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from optuna.distributions import BaseDistribution
 
@@ -80,7 +83,8 @@ class Mirror:
         self._sampler = sampler
         self._seed = seed
         self._storage = optuna.storages.InMemoryStorage()
-        self._study_id = self._storage.create_new_study(DIRECTIONS, "mirror")
+        with quiet_optuna():
+            self._study_id = self._storage.create_new_study(DIRECTIONS, "mirror")
         self._study = optuna.load_study(study_name="mirror", storage=self._storage)
         self._ids: dict[int, int] = {}
         """Trial number -> id of its copy in memory."""
@@ -158,3 +162,16 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         return GPSampler(seed=seed, deterministic_objective=False)
     assert name == "random", name
     return RandomSampler(seed=seed)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Without Optuna's own log lines, and without its warnings of what is experimental."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -11,6 +11,7 @@ from automl_prune.errors import ConfigError
 if TYPE_CHECKING:
     from automl_prune.config import StudyConfig
     from automl_prune.records import GroupRow, StudyFacts, TrialRecord
+    from automl_prune.storage.tables import DataRow
 
 TRADE_OFF = "tradeoff"
 """Name of the Optuna parameter λ."""
@@ -127,6 +128,12 @@ def objective_values(config: StudyConfig, record: TrialRecord) -> tuple[float, f
             "set compute.measure_latency = true"
         )
     return record.accuracy, record.latency.median_ms
+
+
+def objectives_of_row(config: StudyConfig, row: DataRow) -> tuple[float, float]:
+    """The same from a row of the results table, of a complete trial."""
+    second = row.macs if config.search.objective == "macs" else row.latency_ms
+    return float(row.accuracy), float(second)
 
 
 def constraint_values(

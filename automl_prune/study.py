@@ -14,26 +14,20 @@ import math
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from automl_prune.errors import ConfigError, StorageError, StudyMismatchError
-from automl_prune.reading import (
-    CURVES_FILE,
-    OpenTrial,
-    StudyReader,
-    WorkerRow,
-    artifact_location,
-    find_study,
-)
+from automl_prune.errors import ConfigError, StudyMismatchError
+from automl_prune.keeping import Freed, StudyKeeper
+from automl_prune.reading import CURVES_FILE, OpenTrial, WorkerRow, artifact_location, find_study
 from automl_prune.records import FailureRecord, to_json
 from automl_prune.seeds import trial_seed
 from automl_prune.space import Space, constraint_values, objective_values
-from automl_prune.storage.artifacts import from_column, to_column
+from automl_prune.storage.artifacts import to_column
 from automl_prune.storage.pulse import Pulse
 from automl_prune.storage.slots import (
-    OPEN,
     BudgetReached,
     Lease,
     NextNumber,
@@ -46,19 +40,20 @@ from automl_prune.storage.slots import (
     reap,
     release,
 )
-from automl_prune.storage.tables import results, rungs, slots, studies, workers
+from automl_prune.storage.tables import studies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.engine import Connection
 
     from automl_prune.config import StudyConfig
+    from automl_prune.proposals import Proposer
     from automl_prune.publishing import Publisher
     from automl_prune.records import StudyFacts, TrialCurves, TrialKind, TrialRecord
-    from automl_prune.sampling import Mirror, Seen
     from automl_prune.storage import StudyStorage
+    from automl_prune.storage.tables import DataRow
 
 __all__ = ["Assignment", "Freed", "OpenTrial", "StudyHandle", "WorkerRow"]
 
@@ -91,34 +86,23 @@ class Assignment:
         return self.number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freed:
-    """What :meth:`StudyHandle.remove_artifacts` removed, or would."""
-
-    num_bytes: int
-    num_trials: int
-
-
-class StudyHandle(StudyReader):
+class StudyHandle(StudyKeeper):
     """A stored study, to read and to search.
 
     One handle per process. The first :meth:`ask` enters the process as a worker and starts a
     thread that renews the leases of its trials; :meth:`close` ends both.
     """
 
-    def __init__(self, storage: StudyStorage, row: Row[tuple[object, ...]]) -> None:
+    def __init__(self, storage: StudyStorage, row: DataRow) -> None:
         """Use :meth:`create_or_check` or :meth:`load` instead."""
         super().__init__(storage, row)
         self.lease_s = LEASE_S
         self.device = "cpu"
         """Shown in the list of workers; set before the first :meth:`ask`."""
         self.space = Space.of(self.config, self.facts)
-        self._worker_id: str | None = None
         self._pulse: Pulse | None = None
-        self._mirror: Mirror | None = None
+        self._proposer: Proposer | None = None
         self._publisher: Publisher | None = None
-        self._seen = 0
-        """Results up to this place in the order of finishing are in the mirror."""
         self._others_ask = False
 
     @classmethod
@@ -188,18 +172,10 @@ class StudyHandle(StudyReader):
         database = self.storage.database
         found = database.write(lambda c: claim(c, self.study_id, target=target, lease=lease))
         while isinstance(found, NextNumber):
-            proposed = self._propose(found.number, worker_id)
+            salt = worker_id if self._others_ask else None
+            proposed = self._get_proposer().propose(found.number, salt=salt)
             wanted = found.number
-            found = database.write(
-                lambda c, p=proposed: claim_new(
-                    c,
-                    self.study_id,
-                    target=target,
-                    lease=lease,
-                    proposed=p,
-                    seed_of=lambda number: trial_seed(self.config.seed, number),
-                )
-            )
+            found = database.write(partial(self._claim_new, target, lease, proposed))
             # Somebody was faster: what was proposed for the same number would be the same trial.
             self._others_ask |= isinstance(found, NextNumber) and found.number != wanted
         if isinstance(found, BudgetReached):
@@ -326,88 +302,63 @@ class StudyHandle(StudyReader):
                 study_id=self.study_id,
                 optuna_study_id=self.optuna_study_id,
                 space=self.space,
-                objective=self._objective_of_row,
+                config=self.config,
             )
         return self._publisher.publish(limit=limit, wait=limit is None)
-
-    def remove_artifacts(self, *, keep: Collection[int], dry_run: bool = False) -> Freed:
-        """Remove the artifacts of all finished trials but ``keep``; their rows stay.
-
-        Old files that no trial refers to, left by workers that died, go too.
-        """
-        database, num_bytes = self.storage.database, 0
-        query = sa.select(results.c.number, results.c.artifacts).where(
-            results.c.study_id == self.study_id, results.c.artifacts != "{}"
-        )
-        held = {
-            row.number: from_column(row.artifacts).values()
-            for row in database.read(lambda c: c.execute(query).all())
-        }
-        numbers = [number for number in held if number not in keep]
-        ids = [artifact.id for number in numbers for artifact in held[number]]
-        num_bytes = sum(artifact.num_bytes for number in numbers for artifact in held[number])
-        orphans = self.artifacts.orphans(self._known_artifacts())
-        num_bytes += sum((self.artifact_dir / name).stat().st_size for name in orphans)
-        if not dry_run:
-            # No row may promise what is not there: first the rows, then the files.
-            database.write(
-                lambda c: c.execute(
-                    sa.update(results)
-                    .where(results.c.study_id == self.study_id, results.c.number.in_(numbers))
-                    .values(artifacts="{}")
-                )
-            )
-            self.artifacts.remove(ids + orphans)
-        return Freed(num_bytes=num_bytes, num_trials=len(numbers))
 
     def delete(self) -> None:
         """Delete the study: its trials, here and in Optuna's tables, and its artifacts.
 
         Raises:
-            StorageError: workers are at work on it.
+            StorageError: other workers are at work on it.
         """
-        own = self._worker_id
-        busy = [w for w in self.workers() if w.alive and w.id != own]
-        if busy:
-            places = ", ".join(f"{w.host} (process {w.pid})" for w in busy)
-            raise StorageError(
-                f"study {self.name!r} is being worked on: {places}; stop these workers first"
-            )
+        super().delete()
         self.close()
-        from automl_prune.publishing import open_optuna
-
-        optuna_storage = open_optuna(self.storage.database)
-        try:
-            optuna_storage.delete_study(self.optuna_study_id)
-        except KeyError:
-            logger.info("Optuna's study was deleted before")
-        finally:
-            optuna_storage.engine.dispose()
-        query = sa.select(results.c.artifacts).where(results.c.study_id == self.study_id)
-        columns = self.storage.database.read(lambda c: c.execute(query).scalars().all())
-        self.storage.database.write(self._delete_rows)
-        self.artifacts.remove([a.id for text in columns for a in from_column(text).values()])
 
     def close(self) -> None:
         """Leave the list of workers and stop the pulse; the storage stays open."""
         if self._pulse is not None:
             self._pulse.stop()
             self._pulse = None
-        if self._worker_id is not None:
-            worker_id, self._worker_id = self._worker_id, None
+        if self.worker_id is not None:
+            worker_id, self.worker_id = self.worker_id, None
             self.storage.leave(worker_id)
 
     def _enter(self) -> str:
-        if self._worker_id is None:
-            self._worker_id = self.storage.join(self.study_id, device=self.device)
+        if self.worker_id is None:
+            self.worker_id = self.storage.join(self.study_id, device=self.device)
         if self._pulse is None:
             self._pulse = Pulse(
                 self.storage.database,
                 study_id=self.study_id,
-                worker_id=self._worker_id,
+                worker_id=self.worker_id,
                 lease_s=self.lease_s,
             )
-        return self._worker_id
+        return self.worker_id
+
+    def _claim_new(
+        self, target: int, lease: Lease, proposed: Proposed, connection: Connection
+    ) -> Slot | BudgetReached | NextNumber:
+        return claim_new(
+            connection,
+            self.study_id,
+            target=target,
+            lease=lease,
+            proposed=proposed,
+            seed_of=lambda number: trial_seed(self.config.seed, number),
+        )
+
+    def _get_proposer(self) -> Proposer:
+        if self._proposer is None:
+            from automl_prune.proposals import Proposer
+
+            self._proposer = Proposer(
+                self.storage.database,
+                study_id=self.study_id,
+                config=self.config,
+                space=self.space,
+            )
+        return self._proposer
 
     def _let_go(self, assignment: Assignment) -> None:
         if self._pulse is not None:
@@ -421,91 +372,6 @@ class StudyHandle(StudyReader):
         if done:
             self.publish(limit=PUBLISH_AT_ONCE)
         return done
-
-    def _propose(self, number: int, worker_id: str) -> Proposed:
-        if number < self.space.num_baselines:
-            ratios, trade_off = self.space.baseline(number)
-            return Proposed(
-                kind="baseline",
-                ratios=ratios,
-                trade_off=trade_off,
-                sampler_notes={},
-                number=number,
-            )
-        if self._mirror is None:
-            from automl_prune.sampling import Mirror
-
-            self._mirror = Mirror(
-                self.space, sampler=self.config.search.sampler, seed=self.config.seed
-            )
-        self._mirror.update(self.storage.database.read(self._history))
-        salt = worker_id if self._others_ask else None
-        params, notes = self._mirror.propose(number, salt=salt)
-        ratios, trade_off = self.space.from_params(params)
-        return Proposed(
-            kind="search",
-            ratios=ratios,
-            trade_off=trade_off,
-            sampler_notes=notes,
-            number=None if self._others_ask else number,
-        )
-
-    def _history(self, connection: Connection) -> list[Seen]:
-        """What finished since the last call, in that order, and what is open now."""
-        from automl_prune.sampling import Seen
-
-        together = (results.c.study_id == slots.c.study_id) & (results.c.number == slots.c.number)
-        query = sa.select(
-            slots.c.number,
-            slots.c.ratios,
-            slots.c.trade_off,
-            slots.c.state,
-            slots.c.sampler_notes,
-            results.c.accuracy,
-            results.c.macs,
-            results.c.latency_ms,
-            results.c.constraints,
-            results.c.finish_order,
-        ).where(slots.c.study_id == self.study_id)
-        finished = connection.execute(
-            query.join_from(slots, results, together)
-            .where(results.c.finish_order > self._seen)
-            .order_by(results.c.finish_order)
-        ).all()
-        still_open = connection.execute(
-            query.join_from(slots, results, together, isouter=True)
-            .where(slots.c.state.in_(OPEN))
-            .order_by(slots.c.number)
-        ).all()
-        if finished:
-            self._seen = finished[-1].finish_order
-        return [
-            Seen(
-                number=row.number,
-                state=row.state,
-                params=self.space.to_params(json.loads(row.ratios), row.trade_off),
-                values=self._objective_of_row(row) if row.state == "complete" else None,
-                constraints=json.loads(row.constraints or "{}"),
-                notes=json.loads(row.sampler_notes),
-            )
-            for row in [*finished, *still_open]
-        ]
-
-    def _objective_of_row(self, row: Row[tuple[object, ...]]) -> tuple[float, float]:
-        second = row.macs if self.config.search.objective == "macs" else row.latency_ms
-        return float(row.accuracy), float(second)
-
-    def _known_artifacts(self) -> set[str]:
-        """Ids of the artifacts of every study that may share the folder."""
-        columns = self.storage.database.read(
-            lambda c: c.execute(sa.select(results.c.artifacts)).scalars().all()
-        )
-        return {a.id for text in columns for a in from_column(text).values()}
-
-    def _delete_rows(self, connection: Connection) -> None:
-        for table in (rungs, results, slots, workers):
-            connection.execute(sa.delete(table).where(table.c.study_id == self.study_id))
-        connection.execute(sa.delete(studies).where(studies.c.id == self.study_id))
 
 
 def _create(

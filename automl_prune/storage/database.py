@@ -137,6 +137,14 @@ class Database:
                 except DBAPIError:  # the server lets go of it with the lost connection
                     connection.invalidate()
 
+    def set_write_ahead_log(self) -> None:
+        """Switch a SQLite file to its write-ahead log, for good: readers do not block a writer."""
+        with self.engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            connection.rollback()
+            raw.execute("PRAGMA journal_mode=WAL").fetchone()
+
     def close(self) -> None:
         """Close all connections; the next use opens new ones."""
         self.engine.dispose()
@@ -210,6 +218,7 @@ def _make_engine(url: URL) -> Engine:
 def _sqlite_connected(connection: object, _record: object) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # we say BEGIN ourselves
     connection.execute("PRAGMA foreign_keys=ON")  # type: ignore[attr-defined]
+    connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
 
 
 def _sqlite_begins(connection: Connection) -> None:

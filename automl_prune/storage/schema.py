@@ -37,6 +37,8 @@ def ensure_schema(database: Database, *, must_exist: bool) -> None:
     if found is None:
         with database.exclusive("schema"):
             if stored_version(database) is None:
+                if database.is_sqlite:  # readers go on while a worker writes; once for good
+                    database.set_write_ahead_log()
                 _make_optuna_tables(database)
                 _upgrade(database, SCHEMA_VERSION)
         found = stored_version(database)

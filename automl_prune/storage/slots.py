@@ -22,9 +22,10 @@ from automl_prune.storage.tables import results, slots, studies, workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.engine import Connection
 
     from automl_prune.records import TrialKind
+    from automl_prune.storage.tables import DataRow
 
 MAX_FRUITLESS = 5
 """A slot given up so many times in a row without progress ends as failed."""
@@ -315,7 +316,7 @@ def _held(connection: Connection, study_id: int, token: str) -> Slot | None:
     return None if row is None else _slot(row, token=token, attempt=row.attempts)
 
 
-def _open_slots(connection: Connection, study_id: int) -> Collection[Row[tuple[object, ...]]]:
+def _open_slots(connection: Connection, study_id: int) -> Collection[DataRow]:
     return connection.execute(
         sa.select(slots, workers.c.process, workers.c.left_at)
         .join(workers, workers.c.id == slots.c.worker_id, isouter=True)
@@ -324,13 +325,13 @@ def _open_slots(connection: Connection, study_id: int) -> Collection[Row[tuple[o
     ).all()
 
 
-def _is_stale(row: Row[tuple[object, ...]], time_now: float) -> bool:
+def _is_stale(row: DataRow, time_now: float) -> bool:
     if row.lease_until is None or row.lease_until < time_now:
         return True
     return row.process is not None and known_dead(row.process)
 
 
-def _fruitless(row: Row[tuple[object, ...]]) -> int:
+def _fruitless(row: DataRow) -> int:
     """How often in a row the slot was given up without progress, this time included."""
     if row.state != "running":  # given back in good order, or counted when it was reaped
         return int(row.fruitless)
@@ -340,7 +341,7 @@ def _fruitless(row: Row[tuple[object, ...]]) -> int:
 def _take(
     connection: Connection,
     study_id: int,
-    row: Row[tuple[object, ...]],
+    row: DataRow,
     fruitless: int,
     lease: Lease,
     time_now: float,
@@ -365,7 +366,7 @@ def _take(
 def _give_up(
     connection: Connection,
     study_id: int,
-    row: Row[tuple[object, ...]],
+    row: DataRow,
     num_finished: int,
     time_now: float,
 ) -> int:
@@ -427,7 +428,7 @@ def _close(
     )
 
 
-def _slot(row: Row[tuple[object, ...]], *, token: str, attempt: int) -> Slot:
+def _slot(row: DataRow, *, token: str, attempt: int) -> Slot:
     return Slot(
         number=row.number,
         kind=row.kind,

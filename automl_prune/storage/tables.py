@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,6 +18,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from sqlalchemy.engine import Row
+
+    DataRow: TypeAlias = Row[*tuple[Any, ...]]
+    """A row of a query; what is in it, the query says."""
 
 VERSION_TABLE = "ap_schema_version"
 """Alembic's table; Optuna has one of its own, called ``alembic_version``."""
