@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automl_prune.atomic import NO_SPACE
 from automl_prune.cli import (
     model_verbs,
     reading_verbs,
@@ -17,7 +18,7 @@ from automl_prune.cli import (
     tidying_verbs,
 )
 from automl_prune.cli.screens import complain, complain_unexpected
-from automl_prune.errors import AutoMLPruneError
+from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(error)
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        if error.errno not in NO_SPACE:
+            complain_unexpected(error)
+            return 1
+        complain(EnvironmentProblemError(_full(error)))
+        return EnvironmentProblemError.exit_code
     except Exception as error:  # the last door: nothing may reach the person as a traceback
         if debug:
             raise
@@ -100,3 +109,11 @@ def _explained(ending: SystemExit) -> bool:
     """Whether the verb itself ended, with words of its own, and not a bare Ctrl-C."""
     cause = ending.__context__.__cause__ if ending.__context__ is not None else None
     return not isinstance(cause, KeyboardInterrupt)
+
+
+def _full(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    return (
+        f"a file could not be written{place}: {NO_SPACE[error.errno or 0]}. Make room, here and "
+        "in the folder for temporary files, then try again"
+    )

@@ -12,7 +12,7 @@ from automl_prune.cli.screens import duration, say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from automl_prune.search import SearchEvent
 
@@ -42,17 +42,24 @@ def search_display(target: int, finished: int, *, title: str = "dense model") ->
     if not sys.stdout.isatty():
         yield PlainLines(target, finished, title)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress
 
-    progress = Progress(
+    progress = Progress(*columns())
+    with progress:
+        yield Bars(progress, target, finished, title)
+
+
+def columns() -> list[ProgressColumn]:
+    """What a bar shows, left to right."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
+    return [
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
-    )
-    with progress:
-        yield Bars(progress, target, finished, title)
+    ]
 
 
 @contextmanager
