@@ -123,14 +123,22 @@ def _upgrade(database: Database, revision: str) -> None:
 
 
 def _make_optuna_tables(database: Database) -> None:
-    """Optuna's constructor makes its tables if there are none, and checks them if there are."""
+    """Optuna's constructor makes its tables if there are none; we check those that are there."""
     from optuna.storages import RDBStorage
 
+    storage = RDBStorage(
+        database.url.render_as_string(hide_password=False), skip_compatibility_check=True
+    )
     try:
-        storage = RDBStorage(database.url.render_as_string(hide_password=False))
-    except RuntimeError as error:
-        raise _optuna_mismatch(database, error) from error
-    storage.engine.dispose()
+        found, wanted = storage.get_current_version(), storage.get_head_version()
+    finally:
+        storage.engine.dispose()
+    if found != wanted:
+        raise SchemaError(
+            f"Optuna's tables in {shown(database.url)} are of another version: found {found}, "
+            f"this Optuna needs {wanted}. Use the Optuna that made them, or run "
+            "`optuna storage upgrade`"
+        )
 
 
 def _upgrade_optuna_tables(database: Database) -> None:
@@ -144,14 +152,6 @@ def _upgrade_optuna_tables(database: Database) -> None:
             storage.upgrade()
     finally:
         storage.engine.dispose()
-
-
-def _optuna_mismatch(database: Database, error: RuntimeError) -> SchemaError:
-    text = " ".join(str(error).split())
-    return SchemaError(
-        f"Optuna's tables in {shown(database.url)} are of another version: {text} "
-        "Use the Optuna that made them, or `optuna storage upgrade`"
-    )
 
 
 def database_file_missing(database: Database) -> bool:
