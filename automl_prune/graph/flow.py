@@ -29,6 +29,9 @@ ZERO = -1
 class IdBook(Protocol):
     """Who issues ids and hears what happens to them."""
 
+    def is_depthwise(self, layer: str, inputs: int, groups: int) -> bool:
+        """Whether a convolution passes ids on instead of issuing its own."""
+
     def issue(self, layer: str, count: int) -> Tensor:
         """Ids of a layer's output channels; the same ids at every call of the layer."""
 

@@ -199,7 +199,7 @@ def _convolution(flow: Flow, name: str, args: Any, kwargs: Any, result: Any) -> 
     in_ids = _no_zeros(flow, flow.channel_ids(ids, 1))
     kernel = math.prod(weight.shape[2:])
     positions = math.prod(result.shape[2:]) * result.shape[0]
-    if groups > 1 and groups == len(in_ids):
+    if flow.book.is_depthwise(layer, len(in_ids), groups):
         out_ids = in_ids.repeat_interleave(result.shape[1] // groups)
         kind = "depthwise"
     else:
