@@ -126,6 +126,22 @@ class StudyReader:
         query = sa.select(studies.c.num_finished).where(studies.c.id == self.study_id)
         return int(self._read(lambda connection: connection.execute(query).scalar_one()))
 
+    def target(self) -> int:
+        """Finished trials that the study shall have: as last asked, else as its config says."""
+        query = sa.select(studies.c.target).where(studies.c.id == self.study_id)
+        asked = self._read(lambda connection: connection.execute(query).scalar_one())
+        return self.config.search.trials if asked is None else int(asked)
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where the checkpoints of running trials lie: where every worker of the study looks."""
+        return self.artifact_dir / "checkpoints" / self.name
+
+    @property
+    def dense_dir(self) -> Path:
+        """Where the dense model lies that every worker of the study starts from."""
+        return self.artifact_dir / "dense"
+
     def record(self, number: int) -> TrialRecord | FailureRecord:
         """What one trial left.
 

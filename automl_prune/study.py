@@ -37,6 +37,7 @@ from automl_prune.storage.slots import (
     claim_new,
     failure_row,
     finish,
+    give_up,
     reap,
     release,
 )
@@ -262,6 +263,30 @@ class StudyHandle(StudyKeeper):
         )
         self._let_go(assignment)
         return done
+
+    def give_up(self, assignment: Assignment, reason: str) -> bool:
+        """Give back a trial whose process died; dying again and again ends it as failed.
+
+        Args:
+            assignment: as claimed.
+            reason: how it died; its first line stands in the record if this was the last time.
+
+        Returns:
+            Whether it was still ours.
+        """
+        done = self.storage.database.write(
+            lambda c: give_up(c, self.study_id, assignment.number, assignment.token, reason)
+        )
+        self._let_go(assignment)
+        return done
+
+    def set_target(self, target: int) -> None:
+        """Say how many finished trials the study shall have, for workers that know its name."""
+        self.storage.database.write(
+            lambda c: c.execute(
+                sa.update(studies).where(studies.c.id == self.study_id).values(target=target)
+            )
+        )
 
     def note_progress(
         self, assignment: Assignment, progress: Mapping[str, object], *, saved_fraction: float

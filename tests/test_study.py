@@ -219,6 +219,13 @@ def test_the_trial_of_a_killed_process_is_repeated_at_once(begin, storage_url):
     assert (again.number, again.attempt) == (0, 2)
 
 
+def test_workers_learn_the_target_from_the_storage(begin, storage):
+    handle = begin(search={"trials": 12})
+    assert handle.target() == 12
+    handle.set_target(30)
+    assert StudyHandle.load(storage, "made-up").target() == 30
+
+
 def test_reaping_frees_the_trials_of_the_dead(begin):
     handle = begin()
     handle.ask(4)

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_FRUITLESS = 5
 """A slot given up so many times in a row without progress ends as failed."""
+SILENT = (
+    "its worker died or fell silent without a word. That is often for want of memory: see the "
+    "kernel log of its host"
+)
 OPEN = ("running", "waiting")
 
 
@@ -106,7 +110,8 @@ def claim(
     for row in to_repeat:
         fruitless = _fruitless(row)
         if fruitless >= MAX_FRUITLESS:
-            num_finished = _give_up(connection, study_id, row, num_finished, time_now)
+            _close_as_failed(connection, study_id, row, num_finished, time_now, SILENT)
+            num_finished += 1
             continue
         if num_finished + alive >= target:
             return BudgetReached()
@@ -215,6 +220,34 @@ def release(connection: Connection, study_id: int, number: int, token: str) -> b
     return done.rowcount == 1
 
 
+def give_up(connection: Connection, study_id: int, number: int, token: str, reason: str) -> bool:
+    """Give a trial back whose process died; it ends as failed if that happens again and again.
+
+    Args:
+        connection: in a writing transaction.
+        study_id: our number of the study.
+        number: the trial.
+        token: of its lease.
+        reason: how the process died; stands in the record if this was the last time.
+
+    Returns:
+        Whether the lease was still held.
+    """
+    _, num_finished = _lock(connection, study_id)
+    row = connection.execute(
+        sa.select(slots).where(
+            slots.c.study_id == study_id,
+            slots.c.number == number,
+            slots.c.token == token,
+            slots.c.state == "running",
+        )
+    ).one_or_none()
+    if row is None:
+        return False
+    _send_back(connection, study_id, row, num_finished, now(connection), reason)
+    return True
+
+
 def renew(
     connection: Connection,
     study_id: int,
@@ -274,18 +307,11 @@ def reap(connection: Connection, study_id: int) -> list[int]:
     for row in _open_slots(connection, study_id):
         if row.state != "running" or not _is_stale(row, time_now):
             continue
-        fruitless = _fruitless(row)
-        if fruitless >= MAX_FRUITLESS:
-            num_finished = _give_up(connection, study_id, row, num_finished, time_now)
-            continue
-        numbers.append(row.number)
-        connection.execute(
-            sa.update(slots)
-            .where(slots.c.study_id == study_id, slots.c.number == row.number)
-            .values(
-                state="waiting", token=None, lease_until=None, progress=None, fruitless=fruitless
-            )
-        )
+        waits = _send_back(connection, study_id, row, num_finished, time_now, SILENT)
+        if waits:
+            numbers.append(row.number)
+        else:
+            num_finished += 1
     return numbers
 
 
@@ -363,28 +389,48 @@ def _take(
     )
 
 
-def _give_up(
+def _send_back(
     connection: Connection,
     study_id: int,
     row: DataRow,
     num_finished: int,
     time_now: float,
-) -> int:
-    """Close a slot as failed because it kills its workers; returns the new count of finished."""
+    reason: str,
+) -> bool:
+    """Make a running trial wait for a repetition, or close it; returns whether it waits."""
+    fruitless = _fruitless(row)
+    if fruitless >= MAX_FRUITLESS:
+        _close_as_failed(connection, study_id, row, num_finished, time_now, reason)
+        return False
+    connection.execute(
+        sa.update(slots)
+        .where(slots.c.study_id == study_id, slots.c.number == row.number)
+        .values(state="waiting", token=None, lease_until=None, progress=None, fruitless=fruitless)
+    )
+    return True
+
+
+def _close_as_failed(
+    connection: Connection,
+    study_id: int,
+    row: DataRow,
+    num_finished: int,
+    time_now: float,
+    reason: str,
+) -> None:
+    """End a trial that kills its workers again and again."""
     record = FailureRecord(
         kind=row.kind,
         seed=row.seed,
         trade_off=row.trade_off,
         start_ratios=json.loads(row.ratios),
-        error=f"given up: its worker died or fell silent {MAX_FRUITLESS} times in a row without "
-        "progress",
+        error=f"given up {MAX_FRUITLESS} times in a row without progress; the last time: "
+        f"{reason.partition(chr(10))[0]}"[:500],
         log=f"{row.attempts} attempts; the newest checkpoint holds {row.saved_fraction:.0%} of "
-        "the trial. A worker that dies without a word was often killed for memory: see the "
-        "host's kernel log",
+        f"the trial.\n{reason}",
     )
     content = failure_row(record) | {"token": row.token or ""}
     _close(connection, study_id, row.number, num_finished, time_now, content)
-    return num_finished + 1
 
 
 def failure_row(record: FailureRecord) -> dict[str, object]:

@@ -46,6 +46,7 @@ studies = Table(
     # Locked for every claim and every result, so both counters have no gaps and no doubles.
     Column("num_slots", Integer, nullable=False, default=0),
     Column("num_finished", Integer, nullable=False, default=0),
+    Column("target", Integer),  # finished trials that it shall have; None: as the config says
 )
 
 slots = Table(

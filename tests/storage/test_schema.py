@@ -54,6 +54,8 @@ def test_an_older_schema_is_named_and_migrated(storage_url):
         open_storage(storage_url)
     assert migrate_storage(storage_url) == ("0001", schema.SCHEMA_VERSION)
     storage = open_storage(storage_url, must_exist=True)
+    columns = storage.database.read(lambda c: sa.inspect(c).get_columns("ap_studies"))
+    assert "target" in [column["name"] for column in columns]
     assert storage.database.read(lambda c: sa.inspect(c).has_table("ap_rungs"))
     storage.close()
 

@@ -18,6 +18,7 @@ from automl_prune.storage.slots import (
     claim_new,
     failure_row,
     finish,
+    give_up,
     reap,
     release,
     renew,
@@ -221,7 +222,7 @@ def test_a_trial_that_kills_its_workers_ends_as_failed_with_the_reason(study):
     row = study.read(lambda c: c.execute(sa.select(results)).one())
     assert (row.number, row.state, row.finish_order) == (0, "failed", 1)
     record = from_json(FailureRecord, row.record)
-    assert f"{MAX_FRUITLESS} times in a row without progress" in record.error
+    assert f"given up {MAX_FRUITLESS} times in a row without progress" in record.error
     assert record.seed == 100
     assert isinstance(take(study, 2), BudgetReached)
 
@@ -264,6 +265,20 @@ def test_reaping_closes_what_kills_its_workers(study):
         expire(study, 0)
         study.write(lambda c: reap(c, STUDY))
     assert study.read(lambda c: c.scalar(sa.select(results.c.state))) == "failed"
+    assert study.read(lambda c: c.scalar(sa.select(studies.c.num_finished))) == 1
+
+
+def test_a_process_that_dies_in_its_workers_hands_is_counted_too(study):
+    for _ in range(MAX_FRUITLESS):
+        slot = take(study, 1)
+        assert study.write(
+            lambda c, s=slot: give_up(c, STUDY, s.number, s.token, "signal 11\nsegfault at 0")
+        )
+        assert not study.write(lambda c, s=slot: give_up(c, STUDY, s.number, s.token, "again"))
+    row = study.read(lambda c: c.execute(sa.select(results)).one())
+    record = from_json(FailureRecord, row.record)
+    assert record.error.endswith("the last time: signal 11")
+    assert "segfault at 0" in record.log
     assert study.read(lambda c: c.scalar(sa.select(studies.c.num_finished))) == 1
 
 
