@@ -229,7 +229,9 @@ class InnerLoop:
             else torch.zeros(0),
         }
         return {
-            "tensors": {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()},
+            "tensors": {
+                k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()
+            },
             "values": {
                 "step": self.step,
                 "noted_steps": list(self._noted_steps),
