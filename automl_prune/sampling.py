@@ -18,6 +18,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
+    BaseGASampler,
     BaseSampler,
     GPSampler,
     NSGAIIISampler,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
     from automl_prune.space import Space
 
@@ -137,6 +139,26 @@ class Mirror:
         return dict(copy.params), notes
 
 
+class _ParentsInOrder(BaseGASampler):
+    """Parents always come in the order of their trials.
+
+    Optuna gives them in the order of their selection when they are selected, and in the order of
+    their trials when it finds them noted down: a process that starts anew would breed others.
+    """
+
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        super().get_parent_population(study, generation)
+        return super().get_parent_population(study, generation)
+
+
+class _NSGAII(_ParentsInOrder, NSGAIISampler):
+    pass
+
+
+class _NSGAIII(_ParentsInOrder, NSGAIIISampler):
+    pass
+
+
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """The search space in Optuna's words."""
     return {
@@ -155,9 +177,10 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     if name == "tpe":
         return TPESampler(seed=seed, multivariate=True, n_ei_candidates=CANDIDATES)
     if name == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=POPULATION)
+        return _NSGAII(seed=seed, population_size=POPULATION)
     if name == "nsga3":
-        return NSGAIIISampler(seed=seed, population_size=POPULATION)
+        with quiet_optuna():
+            return _NSGAIII(seed=seed, population_size=POPULATION)
     if name == "gp":
         return GPSampler(seed=seed, deterministic_objective=False)
     assert name == "random", name
