@@ -168,7 +168,7 @@ class InnerConfig(Section):
     weight_lr: Rate = 0.01
     weight_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    ratio_lr: Rate = 0.02
+    ratio_lr: Rate = 0.05
     ratio_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     window_start: Fraction = 0.25
     """First window width τ, as a share of the group's channels; annealed to one channel."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
 
 from automl_prune.errors import ModelError
+from automl_prune.inner.compact import CompactExecution
 from automl_prune.inner.execution import MaskedExecution, WeightRule
 from automl_prune.inner.loss import log_macs_gradient, ratio_gradient
 from automl_prune.inner.optimizer import RatioOptimizer
@@ -21,6 +22,7 @@ from automl_prune.inner.rank import rank_units
 from automl_prune.inner.rounding import project_to_budget, round_to_units
 from automl_prune.inner.window import group_sizes, hard_draw, ramp, unit_groups, window_widths
 from automl_prune.seeds import derive_seed
+from automl_prune.train import one_cycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from automl_prune.config import StudyConfig
     from automl_prune.data import Data
     from automl_prune.graph import CostModel, CouplingGraph
-    from automl_prune.inner.execution import Execution
+    from automl_prune.inner.execution import Execution, Loss
 
+ExecutionName = Literal["auto", "masked", "compact"]
 _CURVE_POINTS = 200
 _STEPS_BETWEEN_SYNCS = 10
 
@@ -97,6 +100,8 @@ class InnerLoop:
         device: where to compute.
         fixed: a baseline: the best units by L2 norm are kept from the start, ratios are held, and
             the steps that ratios would have taken are weight steps.
+        execution: ``masked`` computes every channel; ``compact`` those that can be active;
+            ``auto`` takes the compact form wherever it can be had.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class InnerLoop:
         seed: int,
         device: torch.device | str,
         fixed: bool,
+        execution: ExecutionName = "auto",
     ) -> None:
         self.model = model
         """Full size, its weights trained so far."""
@@ -146,13 +152,8 @@ class InnerLoop:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        self._execution: Execution = MaskedExecution(
-            model,
-            graph,
-            data.loss,
-            self._momenta,
-            WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay),
-        )
+        rule = WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay)
+        self._execution = _execution(execution, model, graph, data.loss, self._momenta, rule)
         self._rank_U = rank_units(model, graph)
         self._keep_U = self._rounded_keep()
         self._noted_steps: list[int] = []
@@ -195,8 +196,10 @@ class InnerLoop:
         """
         self._execution.write_back()
         with _own_randomness(self._device):
-            last_loss, _ = self._search_gradient(self._num_ratio_steps)
-        losses = _finite([*self._noted_losses, last_loss], self.step, "inner.ratio_lr")
+            last_loss, _ = self._search_gradient(
+                len(self._noted_steps), next(self._stream("search", len(self._noted_steps)))
+            )
+        losses = _finite([*self._noted_losses, last_loss], self.step, "inner.weight_lr")
         ratios_RG = torch.stack([*self._noted_ratios, self._ratios.ratios_G])
         return InnerResult(
             ratios_G=self._ratios.ratios_G.clone(),
@@ -254,6 +257,7 @@ class InnerLoop:
         with torch.no_grad():
             for name, target in own.items():
                 target.copy_(tensor(name))
+        self._execution.read_again()
         self._ratios.ratios_G, self._ratios.velocity_G = tensor("ratios"), tensor("velocity")
         self._ratios.square = tensor("square")
         self._rank_U, self._keep_U = tensor("rank"), tensor("keep").bool()
@@ -318,7 +322,9 @@ class InnerLoop:
 
     def _ratio_step(self) -> None:
         number = len(self._noted_steps)
-        loss, gradient_G = self._search_gradient(number)
+        loss, gradient_G = self._search_gradient(number, next(self._search_batches))
+        if not bool(gradient_G.isfinite().all()):
+            raise _not_finite(self.step, "inner.weight_lr")
         by_cost_G, macs_ratio = log_macs_gradient(
             self._ratios.ratios_G, self._cost, self._inner.budget_ratio
         )
@@ -326,14 +332,14 @@ class InnerLoop:
         self._noted_ratios.append(self._ratios.ratios_G)
         self._noted_macs.append(macs_ratio)
         self._noted_losses.append(loss)
-        self._ratios.step(gradient_G + self._price * by_cost_G, self._ratio_lr(number))
+        # short steps while the weights meet the masks for the first time, and at the end, where
+        # the ratios settle
+        lr = one_cycle(number, self._num_ratio_steps, self._inner.ratio_lr)
+        self._ratios.step(gradient_G + self._price * by_cost_G, lr)
 
-    def _ratio_lr(self, number: int) -> float:
-        return self._inner.ratio_lr
-
-    def _search_gradient(self, number: int) -> tuple[Tensor, Tensor]:
+    def _search_gradient(self, number: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Task loss and its gradient by the ratios, on one batch of ``search``."""
-        images_BCHW, labels_B = next(self._search_batches)
+        images_BCHW, labels_B = batch
         torch.manual_seed(derive_seed(self._seed, "ratio-step", number))
         k_G, tau_G = self._window(self.step)
         mask_U = ramp(k_G, tau_G, self._rank_U, self._group_U)
@@ -380,6 +386,22 @@ class InnerLoop:
                 )
 
 
+def _execution(
+    name: ExecutionName,
+    model: nn.Module,
+    graph: CouplingGraph,
+    loss: Loss,
+    momenta: dict[str, Tensor],
+    rule: WeightRule,
+) -> Execution:
+    """The compact form cannot hold two narrowed copies of one shared parameter."""
+    if name == "auto":
+        owned = [p for m in model.modules() for p in m.parameters(recurse=False)]
+        name = "compact" if len(owned) == len({id(p) for p in owned}) else "masked"
+    kind = CompactExecution if name == "compact" else MaskedExecution
+    return kind(model, graph, loss, momenta, rule)
+
+
 def _own_randomness(device: torch.device):  # type: ignore[no-untyped-def]
     """The process's generators are left as they were."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
@@ -388,8 +410,12 @@ def _own_randomness(device: torch.device):  # type: ignore[no-untyped-def]
 def _finite(pending: list[Tensor], step: int, key: str) -> list[float]:
     losses: list[float] = torch.stack(pending).tolist()
     if not all(math.isfinite(loss) for loss in losses):
-        raise ModelError(
-            f"the loss of the inner loop is no longer finite at step {step}; lower {key}, or "
-            "check the model and the loss"
-        )
+        raise _not_finite(step, key)
     return losses
+
+
+def _not_finite(step: int, key: str) -> ModelError:
+    return ModelError(
+        f"the loss of the inner loop is no longer finite at step {step}; lower {key}, or check "
+        "the model and the loss"
+    )

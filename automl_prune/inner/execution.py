@@ -73,6 +73,9 @@ class Execution(Protocol):
     def write_back(self) -> None:
         """Bring the full-size model's weights, statistics and momenta up to date."""
 
+    def read_again(self) -> None:
+        """Take over what was written to the full-size model from outside."""
+
 
 class MaskedExecution:
     """The full-size model, masked.
@@ -148,7 +151,7 @@ class MaskedExecution:
         self, images_BCHW: Tensor, labels_B: Tensor, mask_U: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Execution`."""
-        leaf_U = mask_U.to(self._device, self._dtype).requires_grad_(True)
+        leaf_U = mask_U.to(self._device, self._dtype, copy=True).requires_grad_(True)
         mask = torch.cat([leaf_U, leaf_U.new_ones(1)])
         self._model.train()
         with running_statistics_untouched(self._model):
@@ -159,6 +162,9 @@ class MaskedExecution:
         return loss.detach(), gradient_U.double().cpu()
 
     def write_back(self) -> None:
+        """Nothing to do: there is no copy."""
+
+    def read_again(self) -> None:
         """Nothing to do: there is no copy."""
 
     def _set_keep(self, keep_U: Tensor) -> None:
@@ -193,6 +199,17 @@ def fast_arithmetic(device: torch.device) -> contextlib.AbstractContextManager[o
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module is in training or evaluation mode afterwards as it was before."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextlib.contextmanager

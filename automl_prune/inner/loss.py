@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from automl_prune.inner.execution import MaskedExecution
+from automl_prune.inner.execution import MaskedExecution, modes_kept
 from automl_prune.inner.rank import rank_units
 from automl_prune.inner.window import group_sizes, ramp, unit_groups, window_widths
 from automl_prune.seeds import derive_seed
@@ -99,7 +99,7 @@ def measure_cost_scale(
     execution = MaskedExecution(model, graph, data.loss)
     was_training = model.training
     norms = []
-    with torch.random.fork_rng(devices=_cuda(device)):
+    with modes_kept(model), torch.random.fork_rng(devices=_cuda(device)):
         for number in range(inner.scale_batches):
             images_BCHW, labels_B = next(batches)
             torch.manual_seed(derive_seed(seed, "step", number))

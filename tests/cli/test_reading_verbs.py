@@ -1,9 +1,9 @@
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -224,6 +224,12 @@ def large_study(tmp_path_factory):
     return folder
 
 
+def cpu_seconds_of_children():
+    """Of the processor: a neighbour's load is not ours."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize(
     ("words", "limit_s"), [(["pareto", "large", "--json"], 2.0), (["status", "large"], 2.0)]
 )
@@ -236,7 +242,7 @@ def test_cold_reading_of_a_large_study_is_quick_and_loads_no_torch(large_study, 
     )
     durations = []
     for _ in range(3):
-        since = time.perf_counter()
+        since = cpu_seconds_of_children()
         found = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -245,7 +251,7 @@ def test_cold_reading_of_a_large_study_is_quick_and_loads_no_torch(large_study, 
             check=False,
             cwd=large_study,
         )
-        durations.append(time.perf_counter() - since)
+        durations.append(cpu_seconds_of_children() - since)
         assert found.returncode == 0, found.stderr
     assert min(durations) < limit_s
     if words[0] == "pareto":
