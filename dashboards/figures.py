@@ -68,7 +68,7 @@ def front_figure(
     A point's ``customdata`` starts with the number of its trial.
     """
     points = classify(rows, facts, axis)
-    figure = go.Figure()
+    figure = go.Figure(chosen_trace(rows, facts, chosen=chosen, axis=axis, theme=theme))
     _add_front_line(figure, points.uniform_front, axis, facts, theme.uniform, "dot")
     _add_front_line(figure, points.by_class["front"], axis, facts, theme.front, "solid")
     for name, look in LOOKS.items():
@@ -83,7 +83,6 @@ def front_figure(
             trace = _scatter(greyed, len(greyed), axis, facts, look, theme.faded)
             figure.add_trace(trace.update(showlegend=False))
     _add_dense(figure, facts, axis, theme)
-    _add_chosen(figure, rows, chosen, axis, facts, theme)
     names = {"macs": "MACs", "params": "parameters", "latency": "latency"}
     return styled(
         figure,
@@ -198,40 +197,38 @@ def _add_dense(figure: go.Figure, facts: StudyFacts, axis: Axis, theme: Theme) -
     )
 
 
-def _add_chosen(
-    figure: go.Figure,
+def chosen_trace(
     rows: Sequence[ResultRow],
-    chosen: Sequence[int],
-    axis: Axis,
     facts: StudyFacts,
-    theme: Theme,
-) -> None:
-    if not chosen:
-        return
+    *,
+    chosen: Sequence[int],
+    axis: Axis = "macs",
+    theme: Theme = LIGHT,
+) -> go.Scatter:
+    """Circles around chosen trials; the first trace of the front's figure, drawn on top."""
     members = [
         row
         for row in rows
         if row.number in chosen and row.accuracy is not None and cost_of(row, axis) is not None
     ]
-    figure.add_trace(
-        go.Scatter(
-            x=[_position(row, axis, facts) for row in members],
-            y=[row.accuracy for row in members],
-            customdata=[[row.number, describe(row)] for row in members],
-            text=[f"<b>{row.number}</b>" for row in members],
-            textposition="top center",
-            textfont={"color": theme.chosen, "size": 13},
-            mode="markers+text",
-            cliponaxis=False,
-            name="chosen",
-            showlegend=False,
-            marker={
-                "color": "rgba(0,0,0,0)",
-                "size": 19,
-                "line": {"color": theme.chosen, "width": 3},
-            },
-            hovertemplate="%{customdata[1]}<extra></extra>",
-        )
+    return go.Scatter(
+        x=[_position(row, axis, facts) for row in members],
+        y=[row.accuracy for row in members],
+        customdata=[[row.number, describe(row)] for row in members],
+        text=[f"<b>{row.number}</b>" for row in members],
+        textposition="top center",
+        textfont={"color": theme.chosen, "size": 13},
+        mode="markers+text",
+        cliponaxis=False,
+        name="chosen",
+        showlegend=False,
+        zorder=10,
+        marker={
+            "color": "rgba(0,0,0,0)",
+            "size": 19,
+            "line": {"color": theme.chosen, "width": 3},
+        },
+        hovertemplate="%{customdata[1]}<extra></extra>",
     )
 
 

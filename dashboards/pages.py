@@ -76,7 +76,7 @@ class Page:
             f'<main class="sheet">{"".join(self.body)}</main>\n'
             '<script type="application/json" id="figures">'
             + content.replace("<", "\\u003c")
-            + f"</script>\n<script>{asset('page.js')}</script></body></html>\n"
+            + f"</script>\n<script>{asset('page.js', 'static')}</script></body></html>\n"
         )
 
 
@@ -85,9 +85,9 @@ def escape(text: object) -> str:
     return html.escape(str(text))
 
 
-def asset(name: str) -> str:
-    """Text of a file in ``dashboards/assets``."""
-    return (files("dashboards") / "assets" / name).read_text(encoding="utf-8")
+def asset(name: str, folder: str = "assets") -> str:
+    """Text of a file of this package; the explorer serves ``assets``, never ``static``."""
+    return (files("dashboards") / folder / name).read_text(encoding="utf-8")
 
 
 def theme_css() -> str:

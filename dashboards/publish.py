@@ -14,14 +14,9 @@ from automl_prune.errors import (
 from automl_prune.records import TrialRecord
 from automl_prune.report import compare_with_uniform, pareto_rows, pick
 from dashboards.figures import front_figure, hypervolume_figure
-from dashboards.layer_figures import (
-    evenly,
-    keep_figure,
-    loss_figure,
-    spread_figure,
-    trajectory_figure,
-)
+from dashboards.layer_figures import evenly, keep_figure, spread_figure
 from dashboards.pages import Page, card, command, escape, masthead, table, tiles
+from dashboards.trial_figures import loss_figure, trajectory_figure
 from dashboards.wording import milliseconds, percent_of, plural, sentence, short_count
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ def short_count(count: float) -> str:
     return f"{count:.0f}"
 
 
-def percent_of(part: float, whole: float) -> str:
+def percent_of(part: float, whole: float, digits: int = 1) -> str:
     """``41.3 %``."""
-    return f"{100.0 * part / whole:.1f} %"
+    return f"{100.0 * part / whole:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:

@@ -1,24 +1,19 @@
 import json
 
 import pytest
-from invented import invent_curves, invent_facts, invent_record, row
+from invented import invent_facts, row
 
 from dashboards.layer_figures import (
     MOST_COLUMNS,
-    channels_figure,
     evenly,
     keep_figure,
     kept_share,
-    loss_figure,
     prunable,
     short_names,
     spread_figure,
-    trajectory_figure,
 )
 
 FACTS = invent_facts()
-RECORD = invent_record(FACTS, {group.name: 0.5 for group in FACTS.groups}, number=1)
-CURVES = invent_curves(FACTS, RECORD)
 FRONT = [row(1, 80.0, 200_000), row(2, 90.0, 500_000), row(3, 94.0, 800_000)]
 KEPT = {
     1: {"stage0.conv": 2, "stage1.conv": 4},
@@ -58,44 +53,6 @@ def test_spread_is_lowest_mean_and_highest():
     assert list(lines.x[6:8]) == [100.0, 100.0]
 
 
-def test_trajectories_have_a_line_per_group_and_one_for_macs():
-    figure = trajectory_figure(CURVES, FACTS)
-    assert [trace.name for trace in figure.data] == [
-        *(group.name for group in FACTS.groups),
-        "MACs of the whole model",
-    ]
-    assert figure.data[0].y[-1] == pytest.approx(100 * CURVES.ratios["stage0.conv"][-1])
-
-
-def test_many_groups_are_coloured_by_depth():
-    facts = invent_facts(12)
-    record = invent_record(facts, {g.name: 0.5 for g in facts.groups}, number=1)
-    figure = trajectory_figure(invent_curves(facts, record), facts)
-    lines = [trace for trace in figure.data if trace.mode == "lines"]
-    assert len(lines) == 13
-    assert len({trace.line.color for trace in lines}) == 13
-    assert figure.data[-1].marker.colorbar.title.text == "12 groups"
-
-
-def test_losses_go_from_the_inner_loop_to_fine_tuning():
-    figure = loss_figure(CURVES)
-    assert [trace.name for trace in figure.data] == [
-        "inner loop, train",
-        "inner loop, search",
-        "fine-tuning, train",
-    ]
-    assert figure.data[2].x[0] == CURVES.inner_loss[-1][0] + CURVES.finetune_loss[0][0]
-
-
-def test_channels_of_two_trials_beside_the_dense_model():
-    figure = channels_figure({1: KEPT[1], 3: KEPT[3]}, FACTS)
-    dense, one, other = figure.data
-    assert list(dense.x) == [8, 16, 24, 32]
-    assert list(one.x) == [2, 4, 24, 32]
-    assert other.name == "trial 3"
-    assert one.marker.color != other.marker.color
-
-
 def test_names_and_shares():
     assert [group.name for group in prunable(FACTS)] == [f"stage{i}.conv" for i in range(4)]
     assert kept_share({}, FACTS.groups[0]) == 100.0
@@ -105,5 +62,5 @@ def test_names_and_shares():
 
 
 def test_figures_are_plain_lists():
-    for figure in (keep_figure(FRONT, KEPT, FACTS), trajectory_figure(CURVES, FACTS)):
+    for figure in (keep_figure(FRONT, KEPT, FACTS), spread_figure(FRONT, KEPT, FACTS)):
         assert "bdata" not in json.dumps(figure.to_plotly_json())

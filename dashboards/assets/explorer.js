@@ -1,0 +1,28 @@
+// What the explorer does in the browser alone.
+window.dash_clientside = Object.assign({}, window.dash_clientside, {
+  explorer: {
+    theme: function (clicks) {
+      const root = document.documentElement;
+      if (clicks) {
+        root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+        try { localStorage.setItem("automl-prune-theme", root.dataset.theme); } catch (error) { /* private window */ }
+      }
+      return root.dataset.theme || "light";
+    },
+    study_of_url: function (search, options, value) {
+      const names = (options || []).map((option) => (typeof option === "string" ? option : option.value));
+      const asked = new URLSearchParams(search || "").get("study");
+      if (asked && names.includes(asked)) return asked;
+      return value || names[0] || window.dash_clientside.no_update;
+    },
+    save_png: function (clicks) { return save(clicks, "png"); },
+    save_svg: function (clicks) { return save(clicks, "svg"); },
+  },
+});
+function save(clicks, format) {
+  const box = document.querySelector("#front .js-plotly-plot");
+  if (clicks && box && window.Plotly) {
+    window.Plotly.downloadImage(box, { format: format, filename: "front", width: 1200, height: 700, scale: format === "png" ? 2 : 1 });
+  }
+  return "Save the figure as " + format.toUpperCase();
+}
