@@ -30,15 +30,15 @@ import numpy as np
 import optuna
 import scipy.stats
 import torch
-from automl_prune.graph.cost import count_macs
-from automl_prune.storage import open_storage
-from automl_prune.study import StudyHandle
 
 from automl_prune.atomic import write_file
 from automl_prune.config import StudyConfig, load_study
 from automl_prune.evaluate import evaluate, hardware_name
+from automl_prune.graph.cost import count_macs
 from automl_prune.pareto import front, hypervolume
 from automl_prune.seeds import derive_seed, trial_seed
+from automl_prune.storage import open_storage
+from automl_prune.study import StudyHandle
 from automl_prune.train import FineTuner, recalibrate
 from automl_prune.trial import run_trial
 from automl_prune.workbench import Workbench, versions

@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
-from automl_prune.graph.cost import count_macs
 
+from automl_prune.graph.cost import count_macs
 from automl_prune.records import TrialRecord, from_json, to_json
 from automl_prune.trial import run_trial
 from automl_prune.trial_state import TrialCheckpoint, TrialInterruptedError

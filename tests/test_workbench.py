@@ -1,9 +1,9 @@
 import pytest
 import torch
-from automl_prune.graph.cost import count_macs, count_params
 
 from automl_prune.config import GroupsConfig, StudyConfig
 from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError
+from automl_prune.graph.cost import count_macs, count_params
 from automl_prune.weights import weights_digest
 from automl_prune.workbench import Workbench, dense_digest, ratio_bounds
 

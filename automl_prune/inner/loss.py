@@ -97,6 +97,7 @@ def measure_cost_scale(
         "search", batch_size=config.data.batch_size, seed=seed, augment=False, device=device
     )
     execution = MaskedExecution(model, graph, data.loss)
+    was_training = model.training
     norms = []
     with modes_kept(model), torch.random.fork_rng(devices=_cuda(device)):
         for number in range(inner.scale_batches):
@@ -105,6 +106,7 @@ def measure_cost_scale(
             _, gradient_U = execution.mask_gradient(images_BCHW, labels_B, mask_U)
             gradient_G = ratio_gradient(gradient_U, k_G, tau_G, rank_U, group_U)
             norms.append(float(gradient_G.norm()))
+    model.train(was_training)
     by_cost_G, _ = log_macs_gradient(ratios_G, cost)
     scale = math.fsum(norms) / len(norms) / float(by_cost_G.norm())
     return scale if math.isfinite(scale) and scale > 0.0 else 1.0

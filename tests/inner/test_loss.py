@@ -74,3 +74,7 @@ def test_the_scale_makes_task_and_cost_pull_equally(tiny_bench):
         tiny_bench.dense, tiny_bench.graph, tiny_bench.cost, data, tiny_bench.config, device="cpu"
     )
     assert scale == pytest.approx(2.0 * tiny_bench.facts.cost_scale, rel=1e-4)
+
+
+def test_the_dense_model_keeps_its_mode(tiny_bench):
+    assert not tiny_bench.dense.training
