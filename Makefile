@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench chaos clean
+.PHONY: demo test check lint bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## the digits study from nothing to a verified pruned 
 	mkdir -p demo
 	cd demo && ../$(BIN)/automl-prune search digits
 	cd demo && ../$(BIN)/automl-prune pareto digits --html front.html
-	cd demo && rm -rf picked && ../$(BIN)/automl-prune pick digits --knee --out picked
+	cd demo && rm -rf picked && ../$(BIN)/automl-prune pick digits --max-drop 3 --out picked
 	cd demo && ../$(BIN)/automl-prune verify picked
 	@echo "The front as a page: demo/front.html    The picked model: demo/picked"
 
@@ -29,8 +29,8 @@ lint: $(VENV)/.installed
 
 check: lint test  ## what a change must pass
 
-bench: $(VENV)/.installed  ## the benchmarks that take minutes, not hours
-	$(BIN)/python benchmarks/inner_loop.py --study digits --json runs/bench/inner_loop_digits.json
+bench: $(VENV)/.installed  ## the digits quality benchmark, one seed
+	$(BIN)/python benchmarks/quality.py --study digits --seeds 101 --json runs/bench/quality_digits.json
 
 clean:
 	rm -rf $(VENV) demo
