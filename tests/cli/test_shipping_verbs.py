@@ -75,7 +75,7 @@ def test_a_stopped_finetuning_goes_on(model, shown):
     )
     next(iter(process.stdout))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "goes on from here" in err
     assert not (model.parent / "longer").exists()

@@ -83,10 +83,10 @@ def test_ctrl_c_ends_cleanly_and_the_next_call_ends_at_the_same_results(
             break
     time.sleep(0.15)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert len(err.splitlines()) <= 2
+    assert "Traceback" not in err, err
+    assert len(err.splitlines()) <= 2, err
     shown("search", "tiny.toml")
     timed = ("latency_ms",)
 
