@@ -92,10 +92,14 @@ def keep_figure(
             xgap=1,
             ygap=1,
             colorbar={
-                "title": {"text": "channels kept, %", "side": "right"},
+                "title": {
+                    "text": "channels kept, %",
+                    "side": "right",
+                    "font": {"color": theme.soft, "size": 13},
+                },
                 "thickness": 14,
                 "outlinewidth": 0,
-                "tickfont": {"color": theme.soft},
+                "tickfont": {"color": theme.soft, "size": 12},
             },
             hovertemplate="<b>%{customdata[1]}</b><br>%{customdata[2]} channels, %{z:.0f} %"
             "<br>trial %{customdata[0]}: %{customdata[3]} of the MACs, "

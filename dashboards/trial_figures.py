@@ -84,13 +84,16 @@ def _add_depth_bar(figure: go.Figure, count: int, theme: Theme) -> None:
                 "colorscale": "Viridis",
                 "showscale": True,
                 "colorbar": {
-                    "title": {"text": f"{count} groups", "side": "top"},
+                    "title": {
+                        "text": f"{count} groups, by depth",
+                        "side": "right",
+                        "font": {"color": theme.soft, "size": 13},
+                    },
                     "tickvals": [0, 1],
-                    "ticktext": ["first<br>layer", "last<br>layer"],
+                    "ticktext": ["first", "last"],
                     "thickness": 12,
-                    "len": 0.8,
                     "outlinewidth": 0,
-                    "tickfont": {"color": theme.soft},
+                    "tickfont": {"color": theme.soft, "size": 12},
                 },
             },
         )

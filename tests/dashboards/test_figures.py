@@ -2,6 +2,7 @@ import json
 
 from invented import invent_facts, row
 
+from automl_prune.pareto import front
 from automl_prune.report import hypervolume_curve
 from dashboards.figures import LOOKS, describe, front_figure, hypervolume_figure
 from dashboards.style import DARK, LIGHT
@@ -34,11 +35,11 @@ def test_each_class_has_a_symbol_and_a_colour_of_its_own():
 
 def test_points_stand_where_the_trials_are():
     found = traces(front_figure(ROWS, FACTS))
-    front = found["front of the search"]
-    assert list(front.x) == [40.0, 60.0]
-    assert list(front.y) == [91.0, 92.0]
-    assert [point[0] for point in front.customdata] == [2, 3]
-    assert front.name.endswith("(2)")
+    best = found["front of the search"]
+    assert list(best.x) == [40.0, 60.0]
+    assert list(best.y) == [91.0, 92.0]
+    assert [point[0] for point in best.customdata] == [2, 3]
+    assert best.name.endswith("(2)")
     assert list(found["dense model"].x) == [100.0]
     assert list(found["dense model"].y) == [FACTS.dense_accuracy]
 
@@ -102,3 +103,30 @@ def test_hypervolume_lines_end_where_the_report_says():
 def test_figures_are_plain_lists():
     text = json.dumps(front_figure(ROWS, FACTS).to_plotly_json())
     assert "bdata" not in text
+
+
+def test_every_trial_with_an_accuracy_is_a_point_of_exactly_one_trace():
+    points = [
+        point[0]
+        for trace in front_figure(ROWS, FACTS).data
+        if trace.mode == "markers" and trace.name != "dense model"
+        for point in trace.customdata
+    ]
+    assert sorted(points) == [r.number for r in ROWS if r.accuracy is not None]
+
+
+def test_front_lines_run_through_the_fronts():
+    lines = [trace for trace in front_figure(ROWS, FACTS).data if trace.mode == "lines"]
+    assert [line.line.color for line in lines] == [LIGHT.uniform, LIGHT.front]
+    for line, kind in zip(lines, ("baseline", "search"), strict=True):
+        usable = [r for r in ROWS if r.usable and r.kind == kind]
+        chosen = front([r.accuracy for r in usable], [r.macs for r in usable])
+        expected = [(100 * usable[i].macs_ratio, usable[i].accuracy) for i in chosen]
+        assert list(zip(line.x, line.y, strict=True)) == expected
+        assert line.line.shape == "hv"  # the best accuracy within a budget, not a guess between
+
+
+def test_without_a_finished_trial_only_the_dense_model_is_drawn():
+    for rows in ([], ROWS[-1:]):
+        assert set(traces(front_figure(rows, FACTS))) == {"chosen", "dense model"}
+        assert not hypervolume_figure(rows, FACTS).data

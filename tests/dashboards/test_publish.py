@@ -1,9 +1,10 @@
 import dataclasses
 import json
 import re
+from html.parser import HTMLParser
 
 import pytest
-from invented import invent_config, invent_facts
+from invented import fill, invent_config, invent_facts
 
 from automl_prune.errors import EnvironmentProblemError, StudyNotFoundError
 from automl_prune.report import compare_with_uniform, pareto_rows
@@ -72,3 +73,52 @@ def test_table_and_kept_units_are_those_of_the_records(stored_study):
     number = front[0].number
     assert kept[number] == stored_study.record(number).kept_units
     assert front_table(front, stored_study.facts).count("<tr") == len(front) + 2
+
+
+class Outside(HTMLParser):
+    """Collects what a browser would load, from attributes and from style sheets."""
+
+    def __init__(self):
+        super().__init__()
+        self.tag = ""
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tag = tag
+        for name, value in attrs:
+            loads = name in ("src", "href", "srcset", "data-src", "poster", "action")
+            if loads and not value.startswith(("data:", "#")):
+                self.found.append(value)
+
+    def handle_data(self, data):
+        if self.tag == "style":
+            self.found += re.findall(r"@import[^;]*|url\((?!['\"]?data:)[^)]*\)", data)
+
+
+def test_the_page_loads_nothing_from_elsewhere(stored_study):
+    text = front_page(stored_study)
+    assert text.count("plotly.js v") == 1
+    for page, expected in (
+        (text, []),
+        (
+            text.replace("</head>", "<link href=//cdn.example/a.css></head>"),
+            ["//cdn.example/a.css"],
+        ),
+        (text.replace("<style>", "<style>@import 'b.css';"), ["@import 'b.css'"]),
+    ):
+        reader = Outside()
+        reader.feed(page)
+        assert reader.found == expected
+
+
+def test_a_study_whose_trials_all_failed_has_no_page(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path / 's.db'}")
+    handle = StudyHandle.create_or_check(
+        storage, invent_config(), invent_facts(), tmp_path / "artifacts"
+    )
+    fill(handle, tmp_path, 2, fail=(0, 1))
+    assert {row.state for row in handle.rows()} == {"failed"}
+    with pytest.raises(StudyNotFoundError, match="no finished trial"):
+        write_html(tmp_path / "front.html", handle)
+    assert not (tmp_path / "front.html").exists()
+    storage.close()

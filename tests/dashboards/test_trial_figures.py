@@ -28,7 +28,7 @@ def test_many_groups_are_coloured_by_depth():
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert len(lines) == 13
     assert len({trace.line.color for trace in lines}) == 13
-    assert figure.data[-1].marker.colorbar.title.text == "12 groups"
+    assert figure.data[-1].marker.colorbar.title.text == "12 groups, by depth"
 
 
 def test_losses_go_from_the_inner_loop_to_fine_tuning():
