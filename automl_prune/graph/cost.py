@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from automl_prune.graph.groups import CouplingGraph
+
+
+_COUNTED = (
+    torch.ops.aten.convolution,
+    torch.ops.aten._convolution,
+    torch.ops.aten.mm,
+    torch.ops.aten.addmm,
+)
 
 
 class CostModel:
@@ -28,23 +37,18 @@ class CostModel:
             group_of[group.units] = index
         sizes_G = torch.tensor([g.num_units for g in graph.groups], dtype=torch.float64)
         self.dense_counts_G = sizes_G
-        factors, ins, outs = [], [], []
-        for layer in graph.layers.values():
-            if layer.kind not in ("conv", "linear", "depthwise"):
-                continue
-            counts_in = torch.bincount(group_of[layer.in_units], minlength=num_groups + 1)
-            counts_out = torch.bincount(group_of[layer.out_units], minlength=num_groups + 1)
+        counted = [n for n in graph.layers.values() if n.kind in ("conv", "linear", "depthwise")]
+        shape = (len(counted), num_groups + 1)
+        self._factors_L = torch.zeros(len(counted), dtype=torch.float64)
+        self._ins_LG = torch.zeros(shape, dtype=torch.float64)
+        self._outs_LG = torch.zeros(shape, dtype=torch.float64)
+        for row, layer in enumerate(counted):
+            self._factors_L[row] = layer.positions * layer.kernel
+            self._outs_LG[row] = _per_unit(group_of[layer.out_units], sizes_G)
             if layer.kind == "depthwise":
-                counts_in = torch.zeros_like(counts_in)
-                counts_in[-1] = 1
-            factor = layer.positions * layer.kernel
-            factors.append(factor if layer.kind == "depthwise" else factor / layer.groups)
-            ins.append(_per_unit(counts_in, sizes_G))
-            outs.append(_per_unit(counts_out, sizes_G))
-        self._factors_L = torch.tensor(factors, dtype=torch.float64)
-        empty = torch.zeros(0, num_groups + 1, dtype=torch.float64)
-        self._ins_LG = torch.stack(ins) if ins else empty
-        self._outs_LG = torch.stack(outs) if outs else empty
+                self._ins_LG[row, -1] = 1
+            else:  # every group of a convolution has the same share of every unit
+                self._ins_LG[row] = _per_unit(group_of[layer.in_units], sizes_G) / layer.groups
         self.dense_macs = round(float(self.macs(sizes_G)))
 
     def macs(self, counts_G: Tensor) -> Tensor:
@@ -56,50 +60,45 @@ class CostModel:
         Returns:
             float64 scalar; at integer counts exactly the MACs of the pruned model.
         """
-        counts = torch.cat([counts_G.double(), torch.ones(1, dtype=torch.float64)])
-        return (self._factors_L * (self._ins_LG @ counts) * (self._outs_LG @ counts)).sum()
+        counts = counts_G.to(self._factors_L.device, torch.float64)
+        counts = torch.cat([counts, counts.new_ones(1)])
+        per_layer = self._factors_L * (self._ins_LG @ counts) * (self._outs_LG @ counts)
+        return per_layer.sum() + self.graph.constant_macs
 
 
-def _per_unit(counts: Tensor, sizes_G: Tensor) -> Tensor:
+def _per_unit(group_of_channels: Tensor, sizes_G: Tensor) -> Tensor:
     """Channels per kept unit of every group, and in the last place the fixed channels."""
-    per_unit = counts.double()
-    per_unit[:-1] /= sizes_G
-    return per_unit
+    counts = torch.bincount(group_of_channels, minlength=len(sizes_G) + 1).double()
+    counts[:-1] /= sizes_G
+    return counts
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """MACs of convolutions and linear layers, counted on a real forward pass at batch 1.
 
-    Independent of the coupling graph: hooks see what each layer really computes.
+    Independent of the coupling graph: torch's own counter sees what is really computed, and
+    counts two operations per MAC. Products of two tensors that both depend on the input
+    (attention) are batched and are not counted.
 
     Args:
         model: run in evaluation mode; its mode is restored.
         input_shape: channels, height, width.
     """
-    total = 0
-
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-        elif isinstance(module, nn.modules.conv._ConvNd):
-            inputs = module.in_channels // module.groups
-            total += output.numel() * inputs * math.prod(module.kernel_size)
-
-    counted = (nn.Linear, nn.modules.conv._ConvNd)
-    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, counted)]
+    parameter = next(model.parameters(), torch.zeros(()))
+    images_BCHW = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
     modes = {module: module.training for module in model.modules()}
-    parameter = next(model.parameters())
+    counter = FlopCounterMode(display=False)
+    model.eval()
     try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+        with torch.no_grad(), counter:
+            model(images_BCHW)
     finally:
-        for handle in handles:
-            handle.remove()
         for module, training in modes.items():
             module.training = training
-    return total
+    by_operation = counter.get_flop_counts().get("Global", {})
+    flops = sum(by_operation.get(operation, 0) for operation in _COUNTED)
+    assert flops % 2 == 0, flops
+    return flops // 2
 
 
 def count_params(model: nn.Module) -> int:

@@ -1,42 +1,34 @@
-"""One forward pass in which an id per channel flows with every tensor.
+"""The ids that flow through one forward pass: every tensor carries an id per element.
 
-A dispatch mode sees every operation, whatever the Python code does. Ids that must live or die
-together are handed to an :class:`IdBook`; the rules for single operations are in ``rules``.
+An id names a channel of one layer's output. :class:`Flow` holds what a pass has seen so far; an
+:class:`IdBook` issues the ids and hears which of them meet.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from automl_prune.errors import TraceError
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor, nn
+    from torch import nn
 
     from automl_prune.graph.groups import LayerKind
-
-ZERO = -1
-"""Id of what padding brings: neutral when tensors are added."""
 
 
 class IdBook(Protocol):
     """Who issues ids and hears what happens to them."""
-
-    def is_depthwise(self, layer: str, inputs: int, groups: int) -> bool:
-        """Whether a convolution passes ids on instead of issuing its own."""
 
     def issue(self, layer: str, count: int) -> Tensor:
         """Ids of a layer's output channels; the same ids at every call of the layer."""
 
     def issue_pad(self, layer: str, ids: Tensor, before: int, after: int) -> Tensor:
         """Ids of a channel pad's whole output, given the ids of its input."""
+
+    def is_depthwise(self, layer: str, groups: int, channels: int) -> bool:
+        """Whether a convolution hands its input's ids on instead of issuing its own."""
 
     def anonymous(self, reason: str) -> int:
         """An id that can never be removed."""
@@ -66,12 +58,21 @@ class Flow:
     """Everything a pass saw; rules read and write it."""
 
     book: IdBook
-    owners: dict[int, tuple[str, nn.Module]]
-    """Storage address of a parameter or buffer to the module that owns it."""
+    owners: dict[tuple[int, int], tuple[str, nn.Module]]
+    """(address, elements) of a parameter or buffer to the module that owns it."""
     visits: dict[str, Visit] = field(default_factory=dict)
     ids: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """id(tensor) to (the tensor, kept alive; its ids)."""
+    overwritten: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """Address of a storage whose parts were written one by one to (a tensor that keeps it alive;
+    the one id of all its elements)."""
     stack: list[tuple[str, nn.Module]] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+    """Paths of the modules that ran."""
+    operation: str = ""
+    """Name of the operation that runs now."""
+    strides: tuple[int, ...] = ()
+    """Of the operation's first tensor, before it ran."""
 
     @property
     def where(self) -> str:
@@ -80,6 +81,12 @@ class Flow:
 
     def ids_of(self, value: object) -> Tensor | None:
         """Ids of a tensor, or None if it does not depend on the model's input."""
+        if not isinstance(value, Tensor):
+            return None
+        if self.overwritten:
+            mixed = self.overwritten.get(value.untyped_storage().data_ptr())
+            if mixed is not None:
+                return torch.tensor(mixed[1]).expand(value.shape)
         entry = self.ids.get(id(value))
         return None if entry is None else entry[1]
 
@@ -89,10 +96,10 @@ class Flow:
         self.ids[id(tensor)] = (tensor, compressed(ids))
 
     def owner(self, tensor: object) -> tuple[str, nn.Module] | None:
-        """The module that owns a parameter, or a view of one."""
-        if not isinstance(tensor, torch.Tensor):
+        """The module that owns a parameter, or a view of all of one."""
+        if not isinstance(tensor, Tensor) or tensor.numel() == 0:
             return None
-        return self.owners.get(tensor.untyped_storage().data_ptr())
+        return self.owners.get((tensor.data_ptr(), tensor.numel()))
 
     def channel_ids(self, ids: Tensor, dim: int) -> Tensor:
         """Ids along ``dim``; where they differ over the other dims they are joined."""
@@ -127,113 +134,14 @@ def compressed(ids: Tensor) -> Tensor:
     return ids
 
 
-class _FlowMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flow = flow
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        from automl_prune.graph.rules import apply_rule
-
-        result = func(*args, **(kwargs or {}))
-        apply_rule(self.flow, func, args, kwargs or {}, result)
-        return result
+def varying_dims(ids: Tensor) -> list[int]:
+    """Dims over which the ids differ: where the channels lie."""
+    ids = compressed(ids)
+    return [d for d in range(ids.dim()) if ids.shape[d] > 1 and ids.stride(d) != 0]
 
 
-def run_flow(model: nn.Module, input_shape: tuple[int, int, int], book: IdBook) -> Flow:
-    """Run ``model`` once on random images and let ids flow with them.
-
-    The model is run in evaluation mode without gradients; its modes are restored, and its
-    parameters and buffers are not changed.
-
-    Args:
-        model: on the CPU or a GPU.
-        input_shape: channels, height, width.
-        book: issues the ids.
-
-    Raises:
-        TraceError: the model does not run, or does not give a tensor.
-    """
-    owners: dict[int, tuple[str, nn.Module]] = {}
-    for name, module in model.named_modules():
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            owners.setdefault(tensor.untyped_storage().data_ptr(), (name, module))
-    flow = Flow(book=book, owners=owners)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, *input_shape, generator=generator).to(device, dtype)
-    source = book.anonymous("input of the model")
-    flow.note(images, torch.full(images.shape, source))
-    with _evaluation(model), _module_stack(model, flow), torch.no_grad():
-        try:
-            with _FlowMode(flow):
-                output = model(images)
-        except TraceError:
-            raise
-        except Exception as error:
-            raise TraceError(
-                f"the model cannot be run on one image of shape {tuple(input_shape)}: "
-                f"{type(error).__name__} in {flow.where}: {str(error).splitlines()[0][:300]}"
-            ) from error
-    outputs = [value for value in _tensors(output) if flow.ids_of(value) is not None]
-    if not outputs:
-        raise TraceError(
-            f"the model gives {type(output).__name__}, in which no tensor depends on its input; "
-            "a tensor of logits is needed"
-        )
-    for value in outputs:
-        ids = flow.ids_of(value)
-        assert ids is not None
-        book.fix(ids, "output of the model")
-    return flow
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-@contextmanager
-def _module_stack(model: nn.Module, flow: Flow) -> Iterator[None]:
-    handles = []
-    for name, module in model.named_modules():
-
-        def enter(module: nn.Module, _: object, name: str = name) -> None:
-            flow.stack.append((name, module))
-
-        def leave(*_: object) -> None:
-            flow.stack.pop()
-
-        handles += [
-            module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave),
-        ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def along_dim(ids: Tensor, dim: int, like: Tensor) -> Tensor:
+    """Ids of channels, spread over a tensor that has them along ``dim``."""
+    shape = [1] * like.dim()
+    shape[dim] = -1
+    return ids.view(shape).expand(like.shape)

@@ -77,3 +77,6 @@ class CouplingGraph:
     fixed: tuple[Fixed, ...]
     num_units: int
     """U, over all groups."""
+    constant_macs: int = 0
+    """MACs of one forward pass at batch 1 that no group changes and no layer here accounts for,
+    such as a transposed convolution."""

@@ -75,6 +75,8 @@ def widths_of_layer(module: nn.Module) -> LayerWidths | None:
         return LayerWidths(inputs=module.in_features, outputs=module.out_features)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return LayerWidths(inputs=module.num_features, outputs=module.num_features)
+    if isinstance(module, nn.PReLU):
+        return LayerWidths(inputs=module.num_parameters, outputs=module.num_parameters)
     if hasattr(module, "pad_before") and hasattr(module, "pad_after"):
         before, after = pad_sizes(module)
         return LayerWidths(inputs=before, outputs=after)
@@ -98,6 +100,8 @@ def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> No
     """Keep ``rows`` of every tensor, and ``columns`` of the weight (within one group)."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         module.num_features = len(rows)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(rows)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = len(rows), len(columns)
     else:

@@ -1,211 +1,153 @@
-"""From one forward pass to groups of coupled channels, checked by narrowing and passing again."""
+"""From one forward pass to groups of coupled channels."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import logging
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from automl_prune.errors import TraceError
-from automl_prune.graph.flow import Flow, run_flow
+from automl_prune.graph.cost import CostModel, count_macs
+from automl_prune.graph.forward_pass import run_flow
 from automl_prune.graph.groups import FIXED, CouplingGraph, Fixed, Group, Layer
-from automl_prune.graph.narrow import narrow_layers, unit_mask
+from automl_prune.graph.self_check import Channels, misfits
+from automl_prune.graph.union_find import UnionFind
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from automl_prune.graph.flow import Flow, Visit
 
+logger = logging.getLogger(__name__)
 
-class _UnionFind:
-    """The book of the first pass: fresh ids, joined as operations couple them."""
-
-    def __init__(self) -> None:
-        self.parents: list[int] = []
-        self.reasons: dict[int, str] = {}
-        self._issued: dict[str, Tensor] = {}
-
-    def _fresh(self, count: int) -> Tensor:
-        first = len(self.parents)
-        self.parents.extend(range(first, first + count))
-        return torch.arange(first, first + count)
-
-    def is_depthwise(self, layer: str, inputs: int, groups: int) -> bool:
-        return groups > 1 and groups == inputs
-
-    def issue(self, layer: str, count: int) -> Tensor:
-        if layer not in self._issued:
-            self._issued[layer] = self._fresh(count)
-        return self._issued[layer]
-
-    def issue_pad(self, layer: str, ids: Tensor, before: int, after: int) -> Tensor:
-        zeros = self.issue(layer, before + after)
-        return torch.cat([zeros[:before], ids, zeros[before:]])
-
-    def anonymous(self, reason: str) -> int:
-        number = int(self._fresh(1))
-        self.reasons[number] = reason
-        return number
-
-    def root(self, number: int) -> int:
-        while self.parents[number] != number:
-            self.parents[number] = self.parents[self.parents[number]]
-            number = self.parents[number]
-        return number
-
-    def join(self, first: Tensor, second: Tensor) -> None:
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            small, large = sorted((self.root(a), self.root(b)))
-            if small != large:
-                self.parents[large] = small
-                if large in self.reasons:
-                    self.reasons.setdefault(small, self.reasons.pop(large))
-
-    def fix(self, ids: Tensor, reason: str) -> None:
-        for number in torch.unique(ids).tolist():
-            if number >= 0:
-                self.reasons.setdefault(self.root(number), reason)
-
-
-class _MisfitError(Exception):
-    """The narrowed network does not deliver the kept channels in order."""
-
-
-class _Expected:
-    """The book of the second pass, over a narrowed network: units instead of fresh ids."""
-
-    def __init__(self, layers: dict[str, Layer], keep_U: Tensor) -> None:
-        self._fixed = len(keep_U)
-        self._kinds = {name: layer.kind for name, layer in layers.items()}
-        mask = unit_mask(keep_U)
-        self.ins = {n: self._kept(layer.in_units, mask) for n, layer in layers.items()}
-        self.outs = {n: self._kept(layer.out_units, mask) for n, layer in layers.items()}
-
-    def _kept(self, units: Tensor, mask: Tensor) -> Tensor:
-        kept = units[mask[units]]
-        return torch.where(kept == FIXED, self._fixed, kept)
-
-    def is_depthwise(self, layer: str, inputs: int, groups: int) -> bool:
-        # A grouped convolution narrowed to one input per group is still no depthwise one.
-        return self._kinds[layer] == "depthwise"
-
-    def issue(self, layer: str, count: int) -> Tensor:
-        ids = self.outs[layer]
-        if len(ids) != count:
-            raise _MisfitError(f"{layer} gives {count} channels, {len(ids)} were kept")
-        return ids
-
-    def issue_pad(self, layer: str, ids: Tensor, before: int, after: int) -> Tensor:
-        return self.issue(layer, before + len(ids) + after)
-
-    def anonymous(self, reason: str) -> int:
-        return self._fixed
-
-    def join(self, first: Tensor, second: Tensor) -> None:
-        if not torch.equal(first, second):
-            raise _MisfitError("channels meet that do not belong together")
-
-    def fix(self, ids: Tensor, reason: str) -> None:
-        if bool((ids != self._fixed).any()):
-            raise _MisfitError(reason)
+ONLY_CHANNEL = "no other channel is free to go in its place"
 
 
 def trace_coupling(model: nn.Module, input_shape: tuple[int, int, int]) -> CouplingGraph:
     """Find which channels must be removed together, and which cannot be removed.
 
+    The model runs where it is, in evaluation mode, on one random image per pass; it is not
+    changed. Modules that only training runs (auxiliary heads) are not followed and are left as
+    they are by surgery; a warning is logged.
+
     Args:
-        model: not changed; run in evaluation mode on one random image per pass.
+        model: on the CPU or a GPU.
         input_shape: channels, height, width.
 
     Returns:
-        The graph; every group in it was narrowed on a copy of the model, and the copy's forward
-        pass delivered exactly the kept channels, in order, to every layer.
+        The graph; every group in it was narrowed on copies of the model, and their forward
+        passes delivered exactly the kept channels, in order, to every layer.
 
     Raises:
         TraceError: the model cannot be run or followed; names operation and module.
     """
-    book = _UnionFind()
+    book = UnionFind()
     flow = run_flow(model, input_shape, book)
-    graph = _build_graph(flow, book)
-    guilty = _misfits(model, input_shape, graph)
+    _warn_of_idle_modules(model, flow)
+    anonymous = book.anonymous_roots()
+    channels = {
+        name: Channels(
+            in_roots=book.roots(visit.in_ids),
+            out_roots=book.roots(visit.out_ids),
+            anonymous=anonymous,
+        )
+        for name, visit in flow.visits.items()
+    }
+    graph = _build_graph(flow.visits, channels, book)
+    guilty = misfits(model, input_shape, graph, channels)
     if guilty:
         graph = _without(graph, guilty)
-    return graph
+    followed = CostModel(graph).dense_macs
+    constant_macs = count_macs(model, input_shape) - followed
+    assert constant_macs >= 0, (constant_macs, followed)
+    return dataclasses.replace(graph, constant_macs=constant_macs)
 
 
-def _build_graph(flow: Flow, book: _UnionFind) -> CouplingGraph:
+def _warn_of_idle_modules(model: nn.Module, flow: Flow) -> None:
+    idle = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        and name not in flow.ran
+        and name not in flow.visits
+    ]
+    if idle:
+        logger.warning(
+            "%d layers do not run in evaluation mode and will not be pruned (first: %s); if "
+            "training mode runs them, remove them before pruning, or they will not fit",
+            len(idle),
+            idle[0],
+        )
+
+
+def _build_graph(
+    visits: dict[str, Visit], channels: dict[str, Channels], book: UnionFind
+) -> CouplingGraph:
+    """Classes of ids to groups of units; a group is all classes that look alike."""
     roots = {
-        name: (_roots(book, visit.in_ids), _roots(book, visit.out_ids))
-        for name, visit in flow.visits.items()
+        name: (own.in_roots.tolist(), own.out_roots.tolist()) for name, own in channels.items()
     }
-    signature: dict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
-    produced: set[int] = set()
-    for name, visit in flow.visits.items():
-        in_roots, out_roots = roots[name]
-        if visit.kind in ("conv", "linear"):
-            produced.update(out_roots)
+    producers = [name for name, visit in visits.items() if visit.kind in ("conv", "linear")]
+    looks: dict[int, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for name, (in_roots, out_roots) in roots.items():
+        if name in producers:
             for root in in_roots:
-                signature[root][name, "in"] += 1
+                looks[root][name, "in"] += 1
         for root in out_roots:
-            signature[root][name, "out"] += 1
-    classes: dict[frozenset[tuple[tuple[str, str], int]], list[int]] = {}
-    seen: set[int] = set()
-    for name, visit in flow.visits.items():
-        if visit.kind not in ("conv", "linear"):
-            continue
-        for root in roots[name][1]:
-            if root not in seen and root in produced and root not in book.reasons:
-                seen.add(root)
-                classes.setdefault(frozenset(signature[root].items()), []).append(root)
+            looks[root][name, "out"] += 1
+    produced = dict.fromkeys(root for name in producers for root in roots[name][1])
+    alike: dict[frozenset[tuple[tuple[str, str], int]], list[int]] = {}
+    for root in produced:
+        if book.reason(root) is None:
+            alike.setdefault(frozenset(looks[root].items()), []).append(root)
     units: dict[int, int] = {}
     groups = []
-    for members, class_roots in classes.items():
-        counts = dict(members)
-        if len(class_roots) < 2:
-            for root in class_roots:
-                book.reasons[root] = "the layer's only free channel"
+    for look, members in alike.items():
+        if len(members) < 2:
+            for root in members:
+                book.fix(torch.tensor([root]), ONLY_CHANNEL)
             continue
-        layers = tuple(name for name in flow.visits if (name, "out") in counts)
-        producer = next(n for n in layers if flow.visits[n].kind in ("conv", "linear"))
+        counts = dict(look)
+        layers = tuple(name for name in visits if (name, "out") in counts)
+        first = next(name for name in layers if name in producers)
         groups.append(
             Group(
-                name=producer,
+                name=first,
                 first_unit=len(units),
-                num_units=len(class_roots),
+                num_units=len(members),
                 layers=layers,
-                channels_per_unit=counts[producer, "out"],
+                channels_per_unit=counts[first, "out"],
             )
         )
-        units.update((root, len(units)) for root in class_roots)
-    layers_by_name = {
-        name: Layer(
-            name=name,
-            kind=visit.kind,
-            out_units=torch.tensor([units.get(root, FIXED) for root in roots[name][1]]),
-            in_units=torch.tensor([units.get(root, FIXED) for root in roots[name][0]]),
-            groups=visit.groups,
-            positions=visit.positions,
-            kernel=visit.kernel,
-        )
-        for name, visit in flow.visits.items()
-    }
+        units.update((root, number) for number, root in enumerate(members, start=len(units)))
     fixed = []
-    for name, visit in flow.visits.items():
-        if visit.kind not in ("conv", "linear"):
-            continue
-        reasons = Counter(book.reasons[r] for r in roots[name][1] if r not in units)
-        fixed += [Fixed(layer=name, channels=n, reason=why) for why, n in reasons.items()]
+    for name in producers:
+        reasons = Counter(book.reason(root) for root in roots[name][1] if root not in units)
+        for reason, count in reasons.items():
+            assert reason is not None
+            fixed.append(Fixed(layer=name, channels=count, reason=reason))
     return CouplingGraph(
         groups=_unique_names(groups),
-        layers=layers_by_name,
+        layers={
+            name: Layer(
+                name=name,
+                kind=visit.kind,
+                out_units=_units(roots[name][1], units),
+                in_units=_units(roots[name][0], units),
+                groups=visit.groups,
+                positions=visit.positions,
+                kernel=visit.kernel,
+            )
+            for name, visit in visits.items()
+        },
         fixed=tuple(fixed),
         num_units=len(units),
     )
 
 
-def _roots(book: _UnionFind, ids: Tensor) -> list[int]:
-    return [book.root(number) for number in ids.tolist()]
+def _units(roots: list[int], units: dict[int, int]) -> torch.Tensor:
+    return torch.tensor([units.get(root, FIXED) for root in roots], dtype=torch.int64)
 
 
 def _unique_names(groups: list[Group]) -> tuple[Group, ...]:
@@ -220,83 +162,27 @@ def _unique_names(groups: list[Group]) -> tuple[Group, ...]:
     return tuple(named)
 
 
-def _misfits(
-    model: nn.Module, input_shape: tuple[int, int, int], graph: CouplingGraph
-) -> dict[str, str]:
-    """Groups that cannot be narrowed although the ids say so, with the reason."""
-    everything = [group.name for group in graph.groups]
-    if _why_misfit(model, input_shape, graph, everything) is None:
-        return {}
-    guilty: dict[str, str] = {}
-    for name in everything:
-        reason = _why_misfit(model, input_shape, graph, [name])
-        if reason is not None:
-            guilty[name] = reason
-    innocent = [name for name in everything if name not in guilty]
-    if _why_misfit(model, input_shape, graph, innocent) is None:
-        return guilty
-    accepted: list[str] = []
-    for name in innocent:
-        reason = _why_misfit(model, input_shape, graph, [*accepted, name])
-        if reason is None:
-            accepted.append(name)
-        else:
-            guilty[name] = reason
-    return guilty
-
-
-def _why_misfit(
-    model: nn.Module, input_shape: tuple[int, int, int], graph: CouplingGraph, names: list[str]
-) -> str | None:
-    """None if narrowing these groups works, tried with two different sets of kept units."""
-    generator = torch.Generator().manual_seed(0)
-    for pattern in ("front", "random"):
-        keep_U = torch.ones(graph.num_units, dtype=torch.bool)
-        for index, group in enumerate(graph.groups):
-            if group.name not in names:
-                continue
-            count = group.num_units
-            order = torch.arange(count)
-            if pattern == "random":
-                order = torch.randperm(count, generator=generator)
-            # Groups of one size lose different numbers, or unequal halves would go unnoticed.
-            dropped = 1 + (7 * index + (pattern == "random")) % max(1, count // 2)
-            keep_U[group.units] = False
-            keep_U[group.first_unit + order[: count - dropped]] = True
-        narrowed = copy.deepcopy(model)
-        narrow_layers(narrowed, graph.layers, keep_U)
-        book = _Expected(graph.layers, keep_U)
-        try:
-            flow = run_flow(narrowed, input_shape, book)
-            for name, visit in flow.visits.items():
-                if not torch.equal(visit.in_ids, book.ins[name]):
-                    raise _MisfitError(f"{name} does not get the kept channels in order")
-        except (TraceError, _MisfitError) as error:
-            cause = error.__cause__ or error
-            return f"forward fixes its width: {str(cause).splitlines()[0][:160]}"
-    return None
-
-
 def _without(graph: CouplingGraph, guilty: dict[str, str]) -> CouplingGraph:
     """The same graph with some groups fixed."""
     number = torch.full((graph.num_units + 1,), FIXED)
-    groups, first = [], 0
+    groups: list[Group] = []
     fixed = list(graph.fixed)
+    first = 0
     for group in graph.groups:
-        if group.name in guilty:
-            for layer in group.layers:
-                info = graph.layers[layer]
-                if info.kind in ("conv", "linear"):
-                    in_group = (info.out_units >= group.units.start) & (
-                        info.out_units < group.units.stop
-                    )
-                    fixed.append(
-                        Fixed(layer=layer, channels=int(in_group.sum()), reason=guilty[group.name])
-                    )
+        if group.name not in guilty:
+            number[group.units] = torch.arange(first, first + group.num_units)
+            groups.append(dataclasses.replace(group, first_unit=first))
+            first += group.num_units
             continue
-        number[group.units] = torch.arange(first, first + group.num_units)
-        groups.append(dataclasses.replace(group, first_unit=first))
-        first += group.num_units
+        for name in group.layers:
+            layer = graph.layers[name]
+            if layer.kind in ("conv", "linear"):
+                inside = (layer.out_units >= group.units.start) & (
+                    layer.out_units < group.units.stop
+                )
+                fixed.append(
+                    Fixed(layer=name, channels=int(inside.sum()), reason=guilty[group.name])
+                )
     layers = {
         name: dataclasses.replace(
             layer, out_units=number[layer.out_units], in_units=number[layer.in_units]
