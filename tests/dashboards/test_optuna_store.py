@@ -20,8 +20,11 @@ def test_a_damaged_artifact_is_not_served(studies, stored_study):
         VerifiedStore(studies).open_reader(artifact.id)
 
 
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+
+
 @pytest.mark.parametrize(
-    "name", ["../study.db", "/etc/passwd", "%", "", "model.safetensors", str(uuid.uuid4())]
+    "name", ["../study.db", "/etc/passwd", "%", "", "model.safetensors", UNKNOWN_ID]
 )
 def test_nothing_but_ids_of_trials_is_read(studies, stored_study, name):
     with pytest.raises(ArtifactNotFound):
