@@ -1,0 +1,220 @@
+"""Does the inner loop do what it promises? Tables, and the same as JSON.
+
+    python benchmarks/inner_loop.py destination --study digits --json FILE
+    python benchmarks/inner_loop.py uniform --study digits --json FILE
+    python benchmarks/inner_loop.py uniform --study fashion_mnist_resnet20 --set inner.steps=60 ...
+
+``destination``: final MACs over 8 trade-offs, with the study's number of ratio steps and with
+twice as many, and from three starting points. ``uniform``: the pruned and fine-tuned model against
+a uniform one at the same MACs or more, with the same number of steps, on paired seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+import torch
+
+from automl_prune.config import StudyConfig, load_study
+from automl_prune.evaluate import evaluate, hardware_name
+from automl_prune.graph import count_macs
+from automl_prune.inner import InnerLoop, round_to_units
+from automl_prune.prune import prune_model
+from automl_prune.train import FineTuner, recalibrate
+from automl_prune.workbench import Workbench, versions
+
+STARTS = (0.7, 0.95, 0.4)
+
+
+def run_loop(
+    bench: Workbench,
+    start: float,
+    trade_off: float,
+    seed: int,
+    *,
+    fixed: bool = False,
+    stride: int | None = None,
+) -> InnerLoop:
+    config = bench.config
+    if stride is not None:
+        inner = config.inner.model_copy(update={"weight_steps_per_ratio_step": stride})
+        config = config.model_copy(update={"inner": inner})
+    start_G = torch.full_like(bench.low_G, start)
+    loop = InnerLoop(
+        copy.deepcopy(bench.dense).requires_grad_(True),
+        bench.graph,
+        bench.cost,
+        bench.data,
+        config,
+        start_G=torch.minimum(torch.maximum(start_G, bench.low_G), bench.high_G),
+        low_G=bench.low_G,
+        high_G=bench.high_G,
+        trade_off=trade_off,
+        cost_scale=bench.facts.cost_scale,
+        seed=seed,
+        device=bench.device,
+        fixed=fixed,
+    )
+    loop.run(loop.total_steps)
+    return loop
+
+
+def macs_of(bench: Workbench, loop: InnerLoop) -> float:
+    """MACs of the rounded result over the dense model's."""
+    keep_U = loop.result().keep_U
+    counts_G = torch.tensor([float(keep_U[g.units].sum()) for g in bench.graph.groups])
+    return float(bench.cost.macs(counts_G.double())) / bench.cost.dense_macs
+
+
+def destination(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> dict:
+    stride = bench.config.inner.weight_steps_per_ratio_step
+    if stride % 2:
+        sys.exit("inner.weight_steps_per_ratio_step must be even here, so that it can be halved")
+
+    def table(start: float, stride: int) -> np.ndarray:
+        return np.array(
+            [
+                [macs_of(bench, run_loop(bench, start, t, s, stride=stride)) for s in seeds]
+                for t in trade_offs
+            ]
+        )
+
+    usual = table(STARTS[0], stride)
+    doubled = table(STARTS[0], stride // 2)
+    shift = np.abs((doubled - usual).mean(axis=1))
+    return {
+        "trade_offs": trade_offs,
+        "macs": usual.tolist(),
+        "macs_doubled": doubled.tolist(),
+        "macs_by_start": {str(s): table(s, stride).mean(axis=1).tolist() for s in STARTS[1:]},
+        "spearman": float(scipy.stats.spearmanr(trade_offs, usual.mean(axis=1)).statistic),
+        "shift_mean": float(shift.mean()),
+        "shift_max": float(shift.max()),
+    }
+
+
+def accuracy_of(bench: Workbench, loop: InnerLoop, seed: int) -> tuple[float, float, float]:
+    """Accuracy on select before and after fine-tuning, and MACs over the dense model's."""
+    config = bench.config
+    model = prune_model(loop.model, bench.graph, loop.result().keep_U)
+    recalibrate(
+        model,
+        bench.data,
+        batches=config.finetune.recalibration_batches,
+        batch_size=config.data.batch_size,
+        seed=seed,
+        device=bench.device,
+    )
+
+    def score() -> float:
+        return evaluate(
+            model.eval(), bench.data, "select", config.data, device=bench.device
+        ).accuracy
+
+    before = score()
+    tuner = FineTuner(model, bench.dense, bench.data, config, seed=seed, device=bench.device)
+    tuner.run(tuner.total_steps)
+    macs = count_macs(model, bench.data.input_shape) / bench.facts.dense_macs
+    return before, score(), macs
+
+
+def uniform_at(bench: Workbench, macs_ratio: float) -> float:
+    """Smallest uniform keep ratio whose rounded model has at least these MACs: never ours less."""
+    multiple = bench.config.groups.channel_multiple
+    for ratio in np.arange(0.02, 1.0, 0.002):
+        ratios_G = torch.full_like(bench.low_G, float(ratio)).clamp(bench.low_G, bench.high_G)
+        counts_G = round_to_units(ratios_G, bench.graph, multiple)
+        if float(bench.cost.macs(counts_G.double())) >= macs_ratio * bench.facts.dense_macs:
+            return float(ratio)
+    return 1.0
+
+
+def uniform(bench: Workbench, seeds: list[int], trade_offs: list[float], start: float) -> dict:
+    rows = []
+    for trade_off in trade_offs:
+        for seed in seeds:
+            ours = accuracy_of(bench, run_loop(bench, start, trade_off, seed), seed)
+            ratio = uniform_at(bench, ours[2])
+            theirs = accuracy_of(bench, run_loop(bench, ratio, 0.0, seed, fixed=True), seed)
+            rows.append({"trade_off": trade_off, "seed": seed, "ours": ours, "uniform": theirs})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    # trade-offs of one seed are averaged first: seeds are what is independent
+    return {"rows": rows, "before": paired(rows, seeds, 0), "after": paired(rows, seeds, 1)}
+
+
+def paired(rows: list[dict], seeds: list[int], column: int) -> dict[str, float]:
+    by_seed = [
+        float(np.mean([r["ours"][column] - r["uniform"][column] for r in rows if r["seed"] == s]))
+        for s in seeds
+    ]
+    mean = float(np.mean(by_seed))
+    half = float(scipy.stats.t.ppf(0.975, len(seeds) - 1) * scipy.stats.sem(by_seed))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": len(seeds)}
+
+
+def show(name: str, found: dict) -> None:
+    if name == "destination":
+        print("  λ        MACs     doubled  " + "  ".join(f"start {s}" for s in STARTS[1:]))
+        for index, trade_off in enumerate(found["trade_offs"]):
+            others = "  ".join(f"{v[index]:9.3f}" for v in found["macs_by_start"].values())
+            usual, doubled = np.mean(found["macs"][index]), np.mean(found["macs_doubled"][index])
+            print(f"  {trade_off:<7.3f}  {usual:.3f}    {doubled:.3f}  {others}")
+        print(
+            f"Spearman {found['spearman']:.3f}; doubling moves the mean by "
+            f"{found['shift_mean']:.3f} on average, {found['shift_max']:.3f} at most"
+        )
+        return
+    for when in ("before", "after"):
+        d = found[when]
+        print(
+            f"{when} fine-tuning: ours - uniform = {d['mean']:+.2f} points, 95% interval "
+            f"[{d['low']:+.2f}, {d['high']:+.2f}], {d['seeds']} paired seeds"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=["destination", "uniform"])
+    parser.add_argument("--study", default="digits")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--trade-offs", type=float, nargs="+")
+    parser.add_argument("--start", type=float, default=0.7)
+    parser.add_argument("--cache", type=Path, default=Path("dense-cache"))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    config: StudyConfig = load_study(arguments.study, tuple(arguments.overrides))
+    bench = Workbench.prepare(config, cache_dir=arguments.cache)
+    low, high = config.search.tradeoff
+    count = 8 if arguments.table == "destination" else 3
+    trade_offs = arguments.trade_offs or np.geomspace(low, high, count).tolist()
+    if arguments.table == "destination":
+        found = destination(bench, arguments.seeds, trade_offs)
+    else:
+        found = uniform(bench, arguments.seeds, trade_offs, arguments.start)
+    show(arguments.table, found)
+    if arguments.json is not None:
+        content = {
+            "table": arguments.table,
+            "command": " ".join(sys.argv),
+            "seeds": arguments.seeds,
+            "config": json.loads(config.to_json()),
+            "dense_accuracy": bench.facts.dense_accuracy,
+            "hardware": hardware_name(bench.device),
+            "threads": config.compute.threads,
+            "versions": versions(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **found,
+        }
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
