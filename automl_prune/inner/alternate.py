@@ -7,16 +7,14 @@ a few hundred numbers. Shape suffixes: G groups, U units, R noted ratio steps, B
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from automl_prune.errors import ModelError
 from automl_prune.inner.compact import CompactExecution
 from automl_prune.inner.execution import MaskedExecution, WeightRule
 from automl_prune.inner.loss import log_macs_gradient, ratio_gradient
+from automl_prune.inner.notes import InnerResult, LoopNotes, finite, not_finite
 from automl_prune.inner.optimizer import RatioOptimizer
 from automl_prune.inner.rank import rank_units
 from automl_prune.inner.rounding import project_to_budget, round_to_units
@@ -26,6 +24,7 @@ from automl_prune.train import one_cycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
@@ -33,53 +32,10 @@ if TYPE_CHECKING:
     from automl_prune.data import Data
     from automl_prune.graph import CostModel, CouplingGraph
     from automl_prune.inner.execution import Execution, Loss
+    from automl_prune.inner.notes import InnerProgress, InnerState
 
 ExecutionName = Literal["auto", "masked", "compact"]
-_CURVE_POINTS = 200
 _STEPS_BETWEEN_SYNCS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InnerProgress:
-    """Where the loop is, after a weight step."""
-
-    step: int
-    """Weight steps done."""
-    loss: float
-    """Task loss on ``train``."""
-    macs_ratio: float
-    """F(r) / F_dense now."""
-    mean_ratio: float
-    """Mean keep ratio over groups."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InnerResult:
-    """What the loop found."""
-
-    ratios_G: Tensor
-    """Final keep ratios, float64."""
-    keep_U: Tensor
-    """bool on the CPU: the units that stay, ratios rounded to whole channels."""
-    weight_steps: int
-    num_ratio_steps: int
-    ratio_steps: tuple[int, ...]
-    """Weight steps done where each row of the curves was noted; the last is the end."""
-    ratios: tuple[tuple[float, ...], ...]
-    """Per group, over ``ratio_steps``."""
-    macs_ratio: tuple[float, ...]
-    """F(r) / F_dense, over ``ratio_steps``."""
-    search_loss: tuple[float, ...]
-    """Task loss on ``search`` at those ratios, over ``ratio_steps``."""
-    inner_loss: tuple[tuple[int, float], ...]
-    """(weight steps done, loss on ``train``), at most some hundred, spread over all steps."""
-
-
-class InnerState(TypedDict):
-    """State of an :class:`InnerLoop`: tensors, and values that JSON can hold."""
-
-    tensors: dict[str, Tensor]
-    values: dict[str, object]
 
 
 class InnerLoop:
@@ -156,11 +112,7 @@ class InnerLoop:
         self._execution = _execution(execution, model, graph, data.loss, self._momenta, rule)
         self._rank_U = rank_units(model, graph)
         self._keep_U = self._rounded_keep()
-        self._noted_steps: list[int] = []
-        self._noted_ratios: list[Tensor] = []
-        self._noted_macs: list[float] = []
-        self._noted_losses: list[Tensor] = []
-        self._losses: list[tuple[int, float]] = []
+        self._notes = LoopNotes(self.total_steps)
         self._open_streams()
 
     def run(self, until: int, on_step: Callable[[InnerProgress], None] | None = None) -> None:
@@ -184,7 +136,7 @@ class InnerLoop:
                 macs_ratio = self._macs_ratio()
                 pending.append((loss, macs_ratio, float(self._ratios.ratios_G.mean())))
                 if len(pending) == _STEPS_BETWEEN_SYNCS or self.step == until:
-                    self._note(pending, on_step)
+                    self._notes.weight_steps(self.step, pending, on_step)
                     pending.clear()
         self._execution.write_back()
 
@@ -197,26 +149,26 @@ class InnerLoop:
         self._execution.write_back()
         with _own_randomness(self._device):
             last_loss, _ = self._search_gradient(
-                len(self._noted_steps), next(self._stream("search", len(self._noted_steps)))
+                len(self._notes.ratio_steps),
+                next(self._stream("search", len(self._notes.ratio_steps))),
             )
-        losses = _finite([*self._noted_losses, last_loss], self.step, "inner.weight_lr")
-        ratios_RG = torch.stack([*self._noted_ratios, self._ratios.ratios_G])
+        losses = finite([*self._notes.search_losses, last_loss], self.step)
+        ratios_RG = torch.stack([*self._notes.ratios, self._ratios.ratios_G])
         return InnerResult(
             ratios_G=self._ratios.ratios_G.clone(),
             keep_U=self._rounded_keep(),
             weight_steps=self.step,
-            num_ratio_steps=len(self._noted_steps),
-            ratio_steps=(*self._noted_steps, self.step),
+            num_ratio_steps=len(self._notes.ratio_steps),
+            ratio_steps=(*self._notes.ratio_steps, self.step),
             ratios=tuple(tuple(row) for row in ratios_RG.T.tolist()),
-            macs_ratio=(*self._noted_macs, self._macs_ratio()),
+            macs_ratio=(*self._notes.macs_ratio, self._macs_ratio()),
             search_loss=tuple(losses),
-            inner_loss=tuple(self._losses),
+            inner_loss=tuple(self._notes.losses),
         )
 
     def state_dict(self) -> InnerState:
         """Everything that :meth:`load_state_dict` needs, on the CPU; independent copies."""
         self._execution.write_back()
-        rows = [*self._noted_ratios] or [torch.zeros(0, dtype=torch.float64)]
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"momentum/{k}": v for k, v in self._momenta.items()}
         tensors |= {
@@ -225,21 +177,13 @@ class InnerLoop:
             "square": self._ratios.square,
             "rank": self._rank_U,
             "keep": self._keep_U,
-            "noted_ratios": torch.stack(rows),
-            "noted_macs": torch.tensor(self._noted_macs, dtype=torch.float64),
-            "noted_losses": torch.stack(self._noted_losses)
-            if self._noted_losses
-            else torch.zeros(0),
+            **self._notes.tensors(),
         }
         return {
             "tensors": {
                 k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()
             },
-            "values": {
-                "step": self.step,
-                "noted_steps": list(self._noted_steps),
-                "losses": [list(point) for point in self._losses],
-            },
+            "values": {"step": self.step, **self._notes.values()},
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
@@ -261,20 +205,15 @@ class InnerLoop:
         self._ratios.ratios_G, self._ratios.velocity_G = tensor("ratios"), tensor("velocity")
         self._ratios.square = tensor("square")
         self._rank_U, self._keep_U = tensor("rank"), tensor("keep").bool()
-        step, noted, losses = values["step"], values["noted_steps"], values["losses"]
+        step = values["step"]
         assert isinstance(step, int)
-        assert isinstance(noted, list | tuple)
-        assert isinstance(losses, list | tuple)
-        self.step, self._noted_steps = step, [int(at) for at in noted]
-        self._noted_ratios = list(tensor("noted_ratios")) if noted else []
-        self._noted_macs = tensor("noted_macs").tolist()
-        self._noted_losses = list(tensor("noted_losses").to(self._device))
-        self._losses = [(int(at), float(loss)) for at, loss in losses]
+        self.step = step
+        self._notes.load(tensors, values, self._device)
         self._open_streams()
 
     def _open_streams(self) -> None:
         self._train_batches = self._stream("train", self.step)
-        self._search_batches = self._stream("search", len(self._noted_steps))
+        self._search_batches = self._stream("search", len(self._notes.ratio_steps))
 
     def _stream(self, split: str, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         return self._data.stream(
@@ -321,17 +260,14 @@ class InnerLoop:
         return (self._ratios.ratios_G * self._sizes_G).clamp(min=1.0), tau_G
 
     def _ratio_step(self) -> None:
-        number = len(self._noted_steps)
+        number = len(self._notes.ratio_steps)
         loss, gradient_G = self._search_gradient(number, next(self._search_batches))
         if not bool(gradient_G.isfinite().all()):
-            raise _not_finite(self.step, "inner.weight_lr")
+            raise not_finite(self.step)
         by_cost_G, macs_ratio = log_macs_gradient(
             self._ratios.ratios_G, self._cost, self._inner.budget_ratio
         )
-        self._noted_steps.append(self.step)
-        self._noted_ratios.append(self._ratios.ratios_G)
-        self._noted_macs.append(macs_ratio)
-        self._noted_losses.append(loss)
+        self._notes.ratio_step(self.step, self._ratios.ratios_G, macs_ratio, loss)
         # short steps while the weights meet the masks for the first time, and at the end, where
         # the ratios settle
         lr = one_cycle(number, self._num_ratio_steps, self._inner.ratio_lr)
@@ -365,26 +301,6 @@ class InnerLoop:
             counts_G = round_to_units(ratios_G, self._graph, multiple)
         return self._rank_U < counts_G[self._group_U]
 
-    def _note(
-        self,
-        pending: list[tuple[Tensor, float, float]],
-        on_step: Callable[[InnerProgress], None] | None,
-    ) -> None:
-        every = math.ceil(self.total_steps / _CURVE_POINTS)
-        losses = _finite([loss for loss, _, _ in pending], self.step, "inner.weight_lr")
-        first = self.step - len(pending) + 1
-        for done, loss, (_, macs_ratio, mean_ratio) in zip(
-            range(first, self.step + 1), losses, pending, strict=True
-        ):
-            if done % every == 0 or done in (1, self.total_steps):
-                self._losses.append((done, loss))
-            if on_step is not None:
-                on_step(
-                    InnerProgress(
-                        step=done, loss=loss, macs_ratio=macs_ratio, mean_ratio=mean_ratio
-                    )
-                )
-
 
 def _execution(
     name: ExecutionName,
@@ -402,20 +318,6 @@ def _execution(
     return kind(model, graph, loss, momenta, rule)
 
 
-def _own_randomness(device: torch.device):  # type: ignore[no-untyped-def]
+def _own_randomness(device: torch.device) -> AbstractContextManager[object]:
     """The process's generators are left as they were."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def _finite(pending: list[Tensor], step: int, key: str) -> list[float]:
-    losses: list[float] = torch.stack(pending).tolist()
-    if not all(math.isfinite(loss) for loss in losses):
-        raise _not_finite(step, key)
-    return losses
-
-
-def _not_finite(step: int, key: str) -> ModelError:
-    return ModelError(
-        f"the loss of the inner loop is no longer finite at step {step}; lower {key}, or check "
-        "the model and the loss"
-    )
