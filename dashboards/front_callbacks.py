@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dashboards.style import ThemeName
     from dashboards.view import Snapshot, Studies
 
+MOST_DRAWN = 500
+"""Points of one class; fewer than on a page that is only looked at, so that clicks are quick."""
 LIMIT_INPUTS = [Input(f"limit-{name}", "value") for name, _ in SLIDERS]
 
 
@@ -36,6 +38,11 @@ def register_front(app: Dash, studies: Studies) -> None:
             "study_of_url",
             Output("study", "value"),
             [Input("url", "search"), State("study", "options"), State("study", "value")],
+        ),
+        (
+            "settle",
+            Output("settled", "data"),
+            [Input("front", "figure"), State("finished", "data"), State("settled", "data")],
         ),
         ("save_png", Output("save-png", "title"), [Input("save-png", "n_clicks")]),
         ("save_svg", Output("save-svg", "title"), [Input("save-svg", "n_clicks")]),
@@ -100,19 +107,24 @@ def register_front(app: Dash, studies: Studies) -> None:
             axis=axis,
             fits=(lambda row: limits.fits(row, facts, hardware)) if limits.given() else None,
             chosen=numbers_of(chosen, finished),
+            most_drawn=MOST_DRAWN,
             title="",
         ).update_layout(uirevision=f"{finished[0]}/{axis}", height=480)
         return figure, _front_note(snapshot, facts, axis)
 
     @app.callback(
         Output("front", "figure", allow_duplicate=True),
-        Input("chosen", "data"),
+        Input("trial-heading", "children"),
+        State("chosen", "data"),
         State("finished", "data"),
         State("axis", "value"),
         State("theme", "data"),
         prevent_initial_call=True,
     )
-    def circle_chosen(chosen: Any, finished: Any, axis: Axis, theme: ThemeName | None) -> Patch:
+    def circle_chosen(
+        _: Any, chosen: Any, finished: Any, axis: Axis, theme: ThemeName | None
+    ) -> Patch:
+        """After the trial is shown: drawing the figure again is the slowest part of a click."""
         if not finished or theme is None:
             raise PreventUpdate
         view = studies.view(finished[0])
@@ -130,7 +142,7 @@ def register_front(app: Dash, studies: Studies) -> None:
     @app.callback(
         Output("verdict", "children"),
         Output("numbers", "children"),
-        Input("finished", "data"),
+        Input("settled", "data"),
     )
     def say_verdict(finished: Any) -> tuple[Any, Any]:
         if not finished:
@@ -142,7 +154,7 @@ def register_front(app: Dash, studies: Studies) -> None:
         Output("best", "children"),
         *[Output(f"limit-{name}-value", "children") for name, _ in SLIDERS],
         Output("limit-latency-box", "className"),
-        Input("finished", "data"),
+        Input("settled", "data"),
         *LIMIT_INPUTS,
     )
     def name_best(finished: Any, *values: float | None) -> tuple[Any, ...]:

@@ -65,6 +65,7 @@ def page(names: Sequence[str], shown_url: str) -> html.Div:
             dcc.Location(id="url", refresh=False),
             dcc.Store(id="theme"),
             dcc.Store(id="finished"),
+            dcc.Store(id="settled"),
             dcc.Store(id="chosen"),
             dcc.Store(id="page", data=0),
             dcc.Interval(id="tick", interval=LOOK_EVERY_MS),
@@ -238,11 +239,14 @@ def _trial_card() -> html.Section:
                 ],
                 className="cardhead",
             ),
-            dcc.Loading(
-                html.Div("Click a point of the figure.", id="trial"),
-                delay_show=400,
-                type="dot",
+            html.Div(
+                [
+                    html.Div("Click a point of the figure.", id="trial", role="status"),
+                    html.Div(id="trial-channels"),
+                ],
+                className="columns",
             ),
+            dcc.Loading(html.Div(id="trial-curves"), delay_show=400, type="dot"),
         ],
         className="card",
         id="trial-card",

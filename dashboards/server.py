@@ -166,6 +166,7 @@ def make_app(
 ) -> WSGIApplication:
     """Both pages behind the guard, as one WSGI application."""
     studies = Studies.open(storage_url)
+    studies.warm()
     pages = DispatcherMiddleware(
         LazyApp(lambda: _optuna_dashboard(studies, publishes=not read_only)),
         {PREFIX.rstrip("/"): make_explorer(studies)},

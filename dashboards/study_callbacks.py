@@ -37,7 +37,7 @@ def register_study(app: Dash, studies: Studies) -> None:
     @app.callback(
         Output("tab-content", "children"),
         Input("tab", "value"),
-        Input("finished", "data"),
+        Input("settled", "data"),
         Input("theme", "data"),
     )
     def show_tab(tab: str, finished: Any, theme: ThemeName | None) -> Any:
@@ -54,7 +54,7 @@ def register_study(app: Dash, studies: Studies) -> None:
         Output("page-back", "disabled"),
         Output("page-next", "disabled"),
         Output("csv", "href"),
-        Input("finished", "data"),
+        Input("settled", "data"),
         Input("filter", "value"),
         Input("page-back", "n_clicks"),
         Input("page-next", "n_clicks"),

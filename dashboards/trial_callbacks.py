@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
 from dash.exceptions import PreventUpdate
 
 from automl_prune.errors import StudyNotFoundError
 from automl_prune.report import pick
 from dashboards.front_callbacks import numbers_of
 from dashboards.style import THEMES
-from dashboards.trial_panel import MOST_COMPARED, checked_files, comparison_panel, trial_panel
+from dashboards.trial_panel import (
+    MOST_COMPARED,
+    channels_panel,
+    checked_files,
+    comparison_panel,
+    inner_loop_panel,
+    trial_panel,
+)
 
 if TYPE_CHECKING:
     from dashboards.style import ThemeName
@@ -20,52 +27,70 @@ if TYPE_CHECKING:
 
 def register_trial(app: Dash, studies: Studies) -> None:
     """Add the callbacks that choose and show trials to the app."""
-
-    @app.callback(
-        Output("chosen", "data"),
+    in_browser: Any = app.clientside_callback
+    in_browser(
+        ClientsideFunction("explorer", "choose"),
+        Output("chosen", "data", allow_duplicate=True),
         Input("front", "clickData"),
         Input("go-to", "value"),
         Input({"kind": "open", "number": ALL}, "n_clicks"),
-        Input("finished", "data"),
+        State("finished", "data"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("chosen", "data"),
+        Input("settled", "data"),
         State("chosen", "data"),
         prevent_initial_call=True,
     )
-    def choose(
-        click: Any, go_to: int | None, _: list[int | None], finished: Any, chosen: Any
-    ) -> Any:
-        if not finished:
+    def choose_first(finished: Any, chosen: Any) -> Any:
+        """A page that was just opened, or a study just picked, shows the knee of the front."""
+        if not finished or (chosen and chosen["study"] == finished[:2]):
             raise PreventUpdate
-        cause = ctx.triggered_id
-        number: int | None = None
-        if cause == "front":
-            number = clicked_number(click)
-        elif cause == "go-to":
-            number = go_to
-        elif isinstance(cause, dict) and ctx.triggered[0]["value"]:
-            number = cause["number"]
-        elif not chosen or chosen["study"] != finished[:2]:  # also where buttons were only drawn
-            number = _first_choice(studies, finished[0])
-        if number is None:
-            raise PreventUpdate
-        return {"study": finished[:2], "numbers": [number]}
+        number = _first_choice(studies, finished[0])
+        return None if number is None else {"study": finished[:2], "numbers": [number]}
 
     @app.callback(
         Output("trial", "children"),
         Output("trial-heading", "children"),
         Input("chosen", "data"),
-        Input("theme", "data"),
         State("finished", "data"),
     )
-    def show_trial(chosen: Any, theme: ThemeName | None, finished: Any) -> tuple[Any, Any]:
-        numbers = numbers_of(chosen, finished)
-        if theme is None or not numbers:
+    def show_trial(chosen: Any, finished: Any) -> tuple[Any, Any]:
+        """The answer to a click; figures follow when it is on the page."""
+        if not finished:
             raise PreventUpdate
+        numbers = numbers_of(chosen, finished)
+        if not numbers:
+            return "Click a point of the figure.", "Trial"
         view = studies.view(finished[0])
         row = view.snapshot().by_number.get(numbers[0])
         if row is None:
             return f"This study has no finished trial {numbers[0]}.", "Trial"
-        panel = trial_panel(view.reader, row, THEMES[theme], shown_url=studies.storage.shown)
+        panel = trial_panel(view.reader, row, shown_url=studies.storage.shown)
         return panel, f"Trial {row.number}"
+
+    @app.callback(
+        Output("trial-channels", "children"),
+        Output("trial-curves", "children"),
+        Input("trial-heading", "children"),
+        Input("theme", "data"),
+        State("chosen", "data"),
+        State("finished", "data"),
+    )
+    def show_figures(
+        _: Any, theme: ThemeName | None, chosen: Any, finished: Any
+    ) -> tuple[Any, Any]:
+        if theme is None or not finished:
+            raise PreventUpdate
+        view = studies.view(finished[0])
+        numbers = numbers_of(chosen, finished)
+        row = view.snapshot().by_number.get(numbers[0]) if numbers else None
+        if row is None or row.state == "failed":
+            return [], []
+        colors = THEMES[theme]
+        return channels_panel(view.reader, row, colors), inner_loop_panel(view.reader, row, colors)
 
     @app.callback(
         Output("check-result", "children"),
@@ -83,7 +108,7 @@ def register_trial(app: Dash, studies: Studies) -> None:
     @app.callback(
         Output("compare", "options"),
         Output("compare", "value"),
-        Input("finished", "data"),
+        Input("settled", "data"),
         Input("compare-add", "n_clicks"),
         State("compare", "value"),
         State("chosen", "data"),
@@ -119,14 +144,6 @@ def register_trial(app: Dash, studies: Studies) -> None:
         return shown
 
 
-def clicked_number(click: Any) -> int | None:
-    """Number of the trial of the point that was clicked; None: the dense model, or no point."""
-    points = (click or {}).get("points") or [{}]
-    data = points[0].get("customdata")
-    number = data[0] if isinstance(data, list) and data else None
-    return number if isinstance(number, int) else None
-
-
 def _first_choice(studies: Studies, name: str) -> int | None:
     """The knee of the front, so that a page that was just opened shows a model."""
     view = studies.view(name)
@@ -136,7 +153,7 @@ def _first_choice(studies: Studies, name: str) -> int | None:
         return None
 
 
-MOST_OFFERED = 300
+MOST_OFFERED = 80
 """Trials in the list to compare: the front first, then the newest; any other by its number."""
 
 

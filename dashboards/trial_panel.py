@@ -41,34 +41,36 @@ COMPARED: tuple[str, ...] = (
 )
 
 
-def trial_panel(study: StudyReader, row: ResultRow, theme: Theme, *, shown_url: str) -> list[Any]:
-    """Everything about one trial as Dash components.
+def trial_panel(study: StudyReader, row: ResultRow, *, shown_url: str) -> list[Any]:
+    """What a click is answered with, as Dash components: the facts of a trial, and its files.
 
     Args:
         study: that it belongs to.
         row: of the trial.
-        theme: colours of the figures.
         shown_url: storage URL without password, for the command line.
     """
     record = study.record(row.number)
     if isinstance(record, FailureRecord):
         return _failed(row, record)
-    facts = study.facts
     return [
-        html.Div(
-            [
-                html.Div([_facts_table(row, record, facts), _files(study, row)]),
-                graph(
-                    "channels",
-                    channels_figure({row.number: record.kept_units}, facts, theme=theme, title=""),
-                    f"Channels that trial {row.number} keeps in each group",
-                ),
-            ],
-            className="columns",
-        ),
-        *_inner_loop(study, row, theme),
+        _facts_table(row, record, study.facts),
+        _files(study, row),
         command_line(study, f"--trial {row.number}", f"trial-{row.number}", shown_url),
-        _ratio_table(record, facts),
+    ]
+
+
+def channels_panel(study: StudyReader, row: ResultRow, theme: Theme) -> list[Any]:
+    """Channels of a trial against the dense model, and its ratios; nothing if it failed."""
+    record = study.record(row.number)
+    if isinstance(record, FailureRecord):
+        return []
+    return [
+        graph(
+            "channels",
+            channels_figure({row.number: record.kept_units}, study.facts, theme=theme, title=""),
+            f"Channels that trial {row.number} keeps in each group",
+        ),
+        _ratio_table(record, study.facts),
     ]
 
 
@@ -197,7 +199,8 @@ def checked_files(study: StudyReader, number: int) -> str:
     )
 
 
-def _inner_loop(study: StudyReader, row: ResultRow, theme: Theme) -> list[Any]:
+def inner_loop_panel(study: StudyReader, row: ResultRow, theme: Theme) -> list[Any]:
+    """Keep ratios and losses of a trial over its steps, or why they are not there."""
     try:
         curves = study.curves(row.number)
     except AutoMLPruneError as error:

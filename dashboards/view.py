@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from automl_prune.errors import AutoMLPruneError
 from automl_prune.reading import StudyReader, find_study
 from automl_prune.records import TrialRecord
 from automl_prune.report import compare_with_uniform, pareto_rows
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from automl_prune.report import ResultRow, UniformComparison
     from automl_prune.storage import StudyStorage
     from dashboards.layer_figures import Kept
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
 """How long a page waits for a database that is away."""
@@ -99,6 +103,20 @@ class Studies:
             StudyNotFoundError: there is nothing of ours.
         """
         return cls(open_storage(url, must_exist=True, patience_s=PATIENCE_S))
+
+    def warm(self) -> threading.Thread:
+        """Read the rows of all studies in the background, so that the first page need not wait."""
+
+        def read() -> None:
+            try:
+                for name in self.names():
+                    self.view(name).snapshot()
+            except AutoMLPruneError as error:  # the page that needs it will say so
+                logger.info("not read ahead: %s", error)
+
+        thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+        thread.start()
+        return thread
 
     def names(self) -> list[str]:
         """Names of the studies, sorted."""

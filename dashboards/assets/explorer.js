@@ -15,6 +15,28 @@ window.dash_clientside = Object.assign({}, window.dash_clientside, {
       if (asked && names.includes(asked)) return asked;
       return value || names[0] || window.dash_clientside.no_update;
     },
+    // Everything else waits for the front: it is what people came for.
+    settle: function (figure, finished, settled) {
+      const same = JSON.stringify(finished) === JSON.stringify(settled);
+      return !finished || same ? window.dash_clientside.no_update : finished;
+    },
+    // A click is answered without asking the server which point it was.
+    choose: function (click, number, presses, finished) {
+      const cause = (window.dash_clientside.callback_context.triggered || [])[0];
+      let found = null;
+      if (cause && finished) {
+        if (cause.prop_id === "front.clickData") {
+          const point = click && click.points && click.points[0];
+          found = point && Array.isArray(point.customdata) ? point.customdata[0] : null;
+        } else if (cause.prop_id === "go-to.value") {
+          found = number;
+        } else if (cause.value) {
+          found = JSON.parse(cause.prop_id.slice(0, cause.prop_id.lastIndexOf("."))).number;
+        }
+      }
+      if (!Number.isInteger(found)) return window.dash_clientside.no_update;
+      return { study: finished.slice(0, 2), numbers: [found] };
+    },
     save_png: function (clicks) { return save(clicks, "png"); },
     save_svg: function (clicks) { return save(clicks, "svg"); },
   },

@@ -1,20 +1,4 @@
-import pytest
-
-from dashboards.trial_callbacks import MOST_OFFERED, _first_choice, _options, clicked_number
-
-
-@pytest.mark.parametrize(
-    ("click", "number"),
-    [
-        (None, None),
-        ({"points": []}, None),
-        ({"points": [{"customdata": [7, "text"]}]}, 7),
-        ({"points": [{"customdata": [None, "dense model"]}]}, None),
-        ({"points": [{}]}, None),
-    ],
-)
-def test_a_click_names_the_trial_of_its_point(click, number):
-    assert clicked_number(click) == number
+from dashboards.trial_callbacks import MOST_OFFERED, _first_choice, _options
 
 
 def test_the_list_to_compare_starts_with_what_is_compared_then_the_front(studies):

@@ -3,7 +3,14 @@ import json
 from plotly.utils import PlotlyJSONEncoder
 
 from dashboards.style import LIGHT
-from dashboards.trial_panel import checked_files, comparison_panel, data_table, trial_panel
+from dashboards.trial_panel import (
+    channels_panel,
+    checked_files,
+    comparison_panel,
+    data_table,
+    inner_loop_panel,
+    trial_panel,
+)
 
 
 def text_of(components):
@@ -16,7 +23,9 @@ def text_of(components):
 
 def panel(study, number):
     row = next(row for row in study.rows() if row.number == number)
-    return text_of(trial_panel(study, row, LIGHT, shown_url="sqlite:///study.db"))
+    facts = trial_panel(study, row, shown_url="sqlite:///study.db")
+    curves = [] if row.state == "failed" else inner_loop_panel(study, row, LIGHT)
+    return text_of([*facts, *channels_panel(study, row, LIGHT), *curves])
 
 
 def test_the_panel_shows_the_record(stored_study):

@@ -44,3 +44,10 @@ def test_names_and_what_is_not_there(studies, tmp_path):
     assert studies.names() == ["invented"]
     with pytest.raises(StudyNotFoundError):
         Studies.open(f"sqlite:///{tmp_path / 'nothing.db'}")
+
+
+def test_reading_ahead_fills_the_first_snapshot(studies):
+    studies.warm().join(timeout=60)
+    view = studies.view("invented")
+    assert view._snapshot is not None
+    assert view.snapshot() is view._snapshot
