@@ -142,8 +142,8 @@ class SearchConfig(Section):
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
     ratio: tuple[KeepRatio, KeepRatio] = (0.3, 0.95)
     """Range of the starting keep ratios."""
-    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 3.0)
-    """Range of the trade-off coefficient λ, searched on a log scale."""
+    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 5.0)
+    """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""
     early_stopping: Literal["off", "cautious", "keen"] = "off"
@@ -168,8 +168,8 @@ class InnerConfig(Section):
     weight_lr: Rate = 0.01
     weight_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    ratio_lr: Rate = 0.05
-    ratio_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    ratio_lr: Rate = 0.1
+    ratio_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     window_start: Fraction = 0.25
     """First window width τ, as a share of the group's channels; annealed to one channel."""
     anneal_fraction: KeepRatio = 0.8
@@ -182,10 +182,6 @@ class InnerConfig(Section):
     """Weight steps for which one draw of the hard masks is held."""
     budget_ratio: KeepRatio | None = None
     """One-sided cost: no pressure below this share of the dense MACs; None: always pressure."""
-    scale_batches: Count = 20
-    """``search`` batches on which the cost scale s is measured, once per study."""
-    scale_ratio: KeepRatio = 0.7
-    """Keep ratio of every group at which the cost scale s is measured."""
 
 
 class FinetuneConfig(Section):

@@ -62,7 +62,7 @@ class StudyFacts:
     max_macs: int
     """MACs with every group at its highest keep ratio."""
     cost_scale: float
-    """s of the loss L = CE + λ·s·log(F/F_dense)."""
+    """s of the loss L = CE + λ·s·F/F_dense."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     class_names: tuple[str, ...]

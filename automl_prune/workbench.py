@@ -267,7 +267,9 @@ def _measure_facts(
         else None,
         min_macs=reachable_macs(graph, cost, low_G, multiple),
         max_macs=reachable_macs(graph, cost, high_G, multiple),
-        cost_scale=measure_cost_scale(dense, graph, cost, data, config, device=device),
+        cost_scale=measure_cost_scale(
+            dense, graph, cost, data, config, low_G=low_G, high_G=high_G, device=device
+        ),
         input_shape=data.input_shape,
         class_names=data.class_names,
         split_sizes=data.split_sizes,

@@ -6,7 +6,8 @@
 
 ``destination``: final MACs over 8 trade-offs, with the study's number of ratio steps and with
 twice as many, and from three starting points. ``uniform``: the pruned and fine-tuned model against
-a uniform one at the same MACs or more, with the same number of steps, on paired seeds.
+one of uniform widths at the same MACs (never fewer, and at most one unit of channels more), with
+the same number of steps, on paired seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from automl_prune.config import StudyConfig, load_study
 from automl_prune.evaluate import evaluate, hardware_name
 from automl_prune.graph import count_macs
-from automl_prune.inner import InnerLoop, round_to_units
+from automl_prune.inner import InnerLoop, project_to_budget
 from automl_prune.prune import prune_model
 from automl_prune.train import FineTuner, recalibrate
 from automl_prune.workbench import Workbench, versions
@@ -35,7 +36,7 @@ STARTS = (0.7, 0.95, 0.4)
 
 def run_loop(
     bench: Workbench,
-    start: float,
+    start: float | torch.Tensor,
     trade_off: float,
     seed: int,
     *,
@@ -46,7 +47,7 @@ def run_loop(
     if stride is not None:
         inner = config.inner.model_copy(update={"weight_steps_per_ratio_step": stride})
         config = config.model_copy(update={"inner": inner})
-    start_G = torch.full_like(bench.low_G, start)
+    start_G = torch.as_tensor(start, dtype=torch.float64).expand_as(bench.low_G)
     loop = InnerLoop(
         copy.deepcopy(bench.dense).requires_grad_(True),
         bench.graph,
@@ -66,11 +67,10 @@ def run_loop(
     return loop
 
 
-def macs_of(bench: Workbench, loop: InnerLoop) -> float:
-    """MACs of the rounded result over the dense model's."""
+def counts_of(bench: Workbench, loop: InnerLoop) -> torch.Tensor:
+    """Kept units of every group, in whole channels."""
     keep_U = loop.result().keep_U
-    counts_G = torch.tensor([float(keep_U[g.units].sum()) for g in bench.graph.groups])
-    return float(bench.cost.macs(counts_G.double())) / bench.cost.dense_macs
+    return torch.tensor([float(keep_U[g.units].sum()) for g in bench.graph.groups]).double()
 
 
 def destination(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> dict:
@@ -78,25 +78,42 @@ def destination(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> 
     if stride % 2:
         sys.exit("inner.weight_steps_per_ratio_step must be even here, so that it can be halved")
 
-    def table(start: float, stride: int) -> np.ndarray:
+    def counts(start: float, stride: int) -> torch.Tensor:
+        """Shape (trade-offs, seeds, groups)."""
+        rows = []
+        for trade_off in trade_offs:
+            loops = [run_loop(bench, start, trade_off, s, stride=stride) for s in seeds]
+            rows.append(torch.stack([counts_of(bench, loop) for loop in loops]))
+            print(f"start {start}, λ {trade_off:.3f}, stride {stride}", file=sys.stderr)
+        return torch.stack(rows)
+
+    def macs(counts: torch.Tensor) -> np.ndarray:
         return np.array(
-            [
-                [macs_of(bench, run_loop(bench, start, t, s, stride=stride)) for s in seeds]
-                for t in trade_offs
-            ]
+            [[float(bench.cost.macs(c)) / bench.cost.dense_macs for c in row] for row in counts]
         )
 
-    usual = table(STARTS[0], stride)
-    doubled = table(STARTS[0], stride // 2)
-    shift = np.abs((doubled - usual).mean(axis=1))
+    by_start = {start: counts(start, stride) for start in STARTS}
+    usual, doubled = macs(by_start[STARTS[0]]), macs(counts(STARTS[0], stride // 2))
+    shift = (doubled - usual).mean(axis=1)
+    half = scipy.stats.t.ppf(0.975, len(seeds) - 1) * scipy.stats.sem(doubled - usual, axis=1)
+    pairs = [(by_start[a], by_start[b]) for a in STARTS for b in STARTS if a < b]
+    widths = torch.tensor([float(g.num_units) for g in bench.graph.groups]).double()
     return {
         "trade_offs": trade_offs,
         "macs": usual.tolist(),
         "macs_doubled": doubled.tolist(),
-        "macs_by_start": {str(s): table(s, stride).mean(axis=1).tolist() for s in STARTS[1:]},
+        "macs_by_start": {str(s): macs(by_start[s]).mean(axis=1).tolist() for s in STARTS[1:]},
         "spearman": float(scipy.stats.spearmanr(trade_offs, usual.mean(axis=1)).statistic),
-        "shift_mean": float(shift.mean()),
-        "shift_max": float(shift.max()),
+        "shift": shift.tolist(),
+        "shift_half_interval": half.tolist(),
+        "shift_mean": float(np.abs(shift).mean()),
+        "shift_max": float(np.abs(shift).max()),
+        "same_model_by_start": float(
+            np.mean([((a == b).all(-1)).double().mean() for a, b in pairs])
+        ),
+        "width_difference_by_start": float(
+            np.mean([((a - b).abs() / widths).mean() for a, b in pairs])
+        ),
     }
 
 
@@ -125,15 +142,21 @@ def accuracy_of(bench: Workbench, loop: InnerLoop, seed: int) -> tuple[float, fl
     return before, score(), macs
 
 
-def uniform_at(bench: Workbench, macs_ratio: float) -> float:
-    """Smallest uniform keep ratio whose rounded model has at least these MACs: never ours less."""
-    multiple = bench.config.groups.channel_multiple
-    for ratio in np.arange(0.02, 1.0, 0.002):
-        ratios_G = torch.full_like(bench.low_G, float(ratio)).clamp(bench.low_G, bench.high_G)
-        counts_G = round_to_units(ratios_G, bench.graph, multiple)
-        if float(bench.cost.macs(counts_G.double())) >= macs_ratio * bench.facts.dense_macs:
-            return float(ratio)
-    return 1.0
+def uniform_at(bench: Workbench, macs_ratio: float) -> torch.Tensor:
+    """Keep ratios in whole channels, as even as they can be, with at least these MACs."""
+    wanted, budget = macs_ratio * bench.cost.dense_macs, macs_ratio * bench.cost.dense_macs
+    bounds = {"low_G": bench.low_G, "high_G": bench.high_G}
+    while True:
+        counts_G = project_to_budget(
+            torch.ones_like(bench.low_G),
+            bench.cost,
+            budget,
+            channel_multiple=bench.config.groups.channel_multiple,
+            **bounds,
+        )
+        if float(bench.cost.macs(counts_G.double())) >= wanted - 0.5:
+            return counts_G / bench.cost.dense_counts_G
+        budget += 0.001 * bench.cost.dense_macs
 
 
 def uniform(bench: Workbench, seeds: list[int], trade_offs: list[float], start: float) -> dict:
@@ -141,8 +164,8 @@ def uniform(bench: Workbench, seeds: list[int], trade_offs: list[float], start: 
     for trade_off in trade_offs:
         for seed in seeds:
             ours = accuracy_of(bench, run_loop(bench, start, trade_off, seed), seed)
-            ratio = uniform_at(bench, ours[2])
-            theirs = accuracy_of(bench, run_loop(bench, ratio, 0.0, seed, fixed=True), seed)
+            even_G = uniform_at(bench, ours[2])
+            theirs = accuracy_of(bench, run_loop(bench, even_G, 0.0, seed, fixed=True), seed)
             rows.append({"trade_off": trade_off, "seed": seed, "ours": ours, "uniform": theirs})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     # trade-offs of one seed are averaged first: seeds are what is independent
@@ -166,11 +189,24 @@ def show(name: str, found: dict) -> None:
             others = "  ".join(f"{v[index]:9.3f}" for v in found["macs_by_start"].values())
             usual, doubled = np.mean(found["macs"][index]), np.mean(found["macs_doubled"][index])
             print(f"  {trade_off:<7.3f}  {usual:.3f}    {doubled:.3f}  {others}")
+        interval = max(found["shift_half_interval"])
         print(
-            f"Spearman {found['spearman']:.3f}; doubling moves the mean by "
-            f"{found['shift_mean']:.3f} on average, {found['shift_max']:.3f} at most"
+            f"Spearman {found['spearman']:.3f}\n"
+            f"doubling the ratio steps moves the mean by {found['shift_mean']:.3f} on average, "
+            f"by {found['shift_max']:.3f} at most (95% interval: +-{interval:.3f} or less)\n"
+            f"models from two starting points differ by {found['width_difference_by_start']:.3f} "
+            f"of a group's width; {found['same_model_by_start']:.3f} of them are the same"
         )
         return
+    print("  λ        MACs ours / uniform   accuracy ours / uniform, fine-tuned")
+    for trade_off in dict.fromkeys(row["trade_off"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["trade_off"] == trade_off]
+        ours = np.mean([row["ours"] for row in rows], axis=0)
+        even = np.mean([row["uniform"] for row in rows], axis=0)
+        print(
+            f"  {trade_off:<7.3f}  {ours[2]:.3f} / {even[2]:.3f}         "
+            f"{ours[1]:.2f} / {even[1]:.2f}"
+        )
     for when in ("before", "after"):
         d = found[when]
         print(

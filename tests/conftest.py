@@ -15,7 +15,7 @@ TINY_STUDY = {
     "model": {"builder": "automl_prune.models:digits_net"},
     "dense": {"epochs": 4, "lr": 0.1},
     "search": {"trials": 4, "baselines": 1},
-    "inner": {"steps": 12, "refresh_every": 4, "scale_batches": 2},
+    "inner": {"steps": 12, "refresh_every": 4},
     "finetune": {"steps": 12, "recalibration_batches": 4},
     "compute": {"threads": 1, "measure_latency": False},
 }

@@ -13,7 +13,7 @@ import torch
 
 from automl_prune.inner.compact import CompactExecution
 from automl_prune.inner.execution import MaskedExecution, WeightRule
-from automl_prune.inner.loss import log_macs_gradient, ratio_gradient
+from automl_prune.inner.loss import macs_gradient, ratio_gradient
 from automl_prune.inner.notes import InnerResult, LoopNotes, finite, not_finite
 from automl_prune.inner.optimizer import RatioOptimizer
 from automl_prune.inner.rank import rank_units
@@ -51,7 +51,7 @@ class InnerLoop:
         low_G: lowest keep ratios; raised to one unit where below.
         high_G: highest keep ratios; a group with equal bounds does not move.
         trade_off: λ.
-        cost_scale: s, from :func:`automl_prune.inner.loss.measure_cost_scale`.
+        cost_scale: s, from :func:`automl_prune.inner.scale.measure_cost_scale`.
         seed: of batches, draws and dropout.
         device: where to compute.
         fixed: a baseline: the best units by L2 norm are kept from the start, ratios are held, and
@@ -89,7 +89,8 @@ class InnerLoop:
         self._channel_multiple = config.groups.channel_multiple
         self._batch_size = config.data.batch_size
         self._fixed, self._seed = fixed, derive_seed(seed, "inner")
-        self._price = trade_off * cost_scale
+        self.price = trade_off * cost_scale
+        """λ·s: loss that the dense model's MACs are worth."""
         self._stride = inner.weight_steps_per_ratio_step
         extra = inner.steps // self._stride if fixed else 0
         self.total_steps = inner.steps + extra
@@ -133,7 +134,7 @@ class InnerLoop:
                 self.step += 1
                 if not self._fixed and self.step % self._stride == 0:
                     self._ratio_step()
-                macs_ratio = self._macs_ratio()
+                macs_ratio = self.macs_ratio
                 pending.append((loss, macs_ratio, float(self._ratios.ratios_G.mean())))
                 if len(pending) == _STEPS_BETWEEN_SYNCS or self.step == until:
                     self._notes.weight_steps(self.step, pending, on_step)
@@ -161,7 +162,7 @@ class InnerLoop:
             num_ratio_steps=len(self._notes.ratio_steps),
             ratio_steps=(*self._notes.ratio_steps, self.step),
             ratios=tuple(tuple(row) for row in ratios_RG.T.tolist()),
-            macs_ratio=(*self._notes.macs_ratio, self._macs_ratio()),
+            macs_ratio=(*self._notes.macs_ratio, self.macs_ratio),
             search_loss=tuple(losses),
             inner_loss=tuple(self._notes.losses),
         )
@@ -264,14 +265,14 @@ class InnerLoop:
         loss, gradient_G = self._search_gradient(number, next(self._search_batches))
         if not bool(gradient_G.isfinite().all()):
             raise not_finite(self.step)
-        by_cost_G, macs_ratio = log_macs_gradient(
+        by_cost_G, macs_ratio = macs_gradient(
             self._ratios.ratios_G, self._cost, self._inner.budget_ratio
         )
         self._notes.ratio_step(self.step, self._ratios.ratios_G, macs_ratio, loss)
         # short steps while the weights meet the masks for the first time, and at the end, where
         # the ratios settle
         lr = one_cycle(number, self._num_ratio_steps, self._inner.ratio_lr)
-        self._ratios.step(gradient_G + self._price * by_cost_G, lr)
+        self._ratios.step(gradient_G + self.price * by_cost_G, lr)
 
     def _search_gradient(self, number: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Task loss and its gradient by the ratios, on one batch of ``search``."""
@@ -282,23 +283,32 @@ class InnerLoop:
         loss, gradient_U = self._execution.mask_gradient(images_BCHW, labels_B, mask_U)
         return loss, ratio_gradient(gradient_U, k_G, tau_G, self._rank_U, self._group_U)
 
-    def _macs_ratio(self) -> float:
+    @property
+    def macs_ratio(self) -> float:
+        """F(r) / F_dense at the ratios reached so far."""
         counts_G = self._ratios.ratios_G * self._sizes_G
         return float(self._cost.macs(counts_G)) / self._cost.dense_macs
 
+    @property
+    def gradient_norm(self) -> float:
+        """Usual norm of the gradient by the ratios, task and price together."""
+        return self._ratios.usual_norm
+
     def _rounded_keep(self) -> Tensor:
+        """Whole channels, as large as the ratios say or the budget allows."""
         ratios_G, multiple = self._ratios.ratios_G, self._channel_multiple
-        if self._inner.budget_ratio is not None and not self._fixed:
+        if self._fixed:
+            counts_G = round_to_units(ratios_G, self._graph, multiple)
+        else:
+            allowed = self._inner.budget_ratio or self.macs_ratio
             counts_G = project_to_budget(
                 ratios_G,
                 self._cost,
-                self._inner.budget_ratio * self._cost.dense_macs,
+                allowed * self._cost.dense_macs,
                 low_G=self._low_G,
                 high_G=self._high_G,
                 channel_multiple=multiple,
             )
-        else:
-            counts_G = round_to_units(ratios_G, self._graph, multiple)
         return self._rank_U < counts_G[self._group_U]
 
 

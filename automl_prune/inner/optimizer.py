@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,12 +55,17 @@ class RatioOptimizer:
         gradient_G = torch.where(movable_G, gradient_G, 0.0)
         newest = torch.stack([gradient_G.square().sum(), torch.ones((), dtype=torch.float64)])
         self.square = self._norm_decay * self.square + (1.0 - self._norm_decay) * newest
-        usual = (self.square[0] / self.square[1]).sqrt().clamp(min=1e-30)
-        self.velocity_G = self._momentum * self.velocity_G + gradient_G / usual
+        self.velocity_G = self._momentum * self.velocity_G + gradient_G / self.usual_norm
         wanted_G = self.ratios_G - lr * self.velocity_G
         self.ratios_G = torch.minimum(torch.maximum(wanted_G, self._low_G), self._high_G)
         # a ratio that lies at its bound does not push on
         self.velocity_G = torch.where(self.ratios_G == wanted_G, self.velocity_G, 0.0)
+
+    @property
+    def usual_norm(self) -> float:
+        """Running root mean square of the gradient's norm; tiny before the first step."""
+        squared, weight = self.square.tolist()
+        return max(math.sqrt(squared / max(weight, 1e-30)), 1e-30)
 
 
 def weight_step(

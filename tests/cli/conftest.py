@@ -26,7 +26,6 @@ sampler = "random"
 [inner]
 steps = 12
 refresh_every = 4
-scale_batches = 2
 [finetune]
 steps = 12
 recalibration_batches = 4
