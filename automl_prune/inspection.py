@@ -136,7 +136,7 @@ def _estimate(
         cost_scale=1.0,
         seed=config.seed,
         device=device,
-        fixed=False,
+        fixed=not graph.groups,
     )
     inner_s = _seconds_per_step(loop, config.inner.weight_steps_per_ratio_step)
     tuner = FineTuner(

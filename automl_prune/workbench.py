@@ -16,7 +16,7 @@ import torch
 from automl_prune import __version__
 from automl_prune.atomic import write_file
 from automl_prune.data import load_data
-from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError
+from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError, TraceError
 from automl_prune.evaluate import evaluate, measure_latency
 from automl_prune.graph import CostModel, trace_coupling
 from automl_prune.graph.cost import count_params
@@ -84,7 +84,8 @@ class Workbench:
             ConfigError: a pattern of ``groups`` matches no layer.
             EnvironmentProblemError: the device is not there.
             LimitError: the limits cannot be reached with this model.
-            DataError, ModelError, TraceError, TrustError: from the parts.
+            TraceError: no channel of the model can be removed, or it cannot be traced.
+            DataError, ModelError, TrustError: from the parts.
         """
         place = _usable_device(device)
         torch.set_num_threads(config.compute.threads)
@@ -100,6 +101,11 @@ class Workbench:
             seed=config.seed,
         )
         graph = trace_coupling(model, data.input_shape)
+        if not graph.groups:
+            raise TraceError(
+                f"{config.model.builder} has no channels that could be removed: "
+                + "; ".join(f"{row.layer}: {row.reason}" for row in graph.fixed[:8])
+            )
         cost = CostModel(graph)
         low_G, high_G = ratio_bounds(graph, config.groups)
         check_limits(config, cost, low_G, high_G)

@@ -68,3 +68,18 @@ def test_impossible_limits_name_the_reachable_range(tiny_config, found):
     config = changed(tiny_config, search={"limits": {"max_macs": 1}})
     with pytest.raises(LimitError, match=f"{found.min_macs:,}"):
         inspect_study(config)
+
+
+def only_a_classifier(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+
+def test_a_model_without_groups_is_shown_with_the_reasons(tiny_config):
+    content = tiny_config.model_dump(mode="json")
+    content["model"]["builder"] = f"{__name__}:only_a_classifier"
+    found = inspect_study(
+        StudyConfig.model_validate(content), trusted=(__name__.partition(".")[0],)
+    )
+    assert found.groups == ()
+    assert [row.reason for row in found.fixed] == ["output of the model"]
+    assert found.min_macs == found.max_macs == found.dense_macs

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from automl_prune.config import GroupsConfig, StudyConfig
-from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError
+from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError, TraceError
 from automl_prune.graph.cost import count_macs, count_params
 from automl_prune.weights import weights_digest
 from automl_prune.workbench import Workbench, dense_digest, ratio_bounds
@@ -73,3 +73,16 @@ def test_impossible_limits_name_the_reachable_range(tiny_config, tiny_bench, tmp
 def test_a_device_that_is_not_there(tiny_config, tmp_path, device, message):
     with pytest.raises(EnvironmentProblemError, match=message):
         Workbench.prepare(tiny_config, cache_dir=tmp_path, device=device)
+
+
+def only_a_classifier(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+
+def test_a_model_without_removable_channels_is_refused_with_the_reasons(tiny_config, tmp_path):
+    content = tiny_config.model_dump(mode="json")
+    content["model"]["builder"] = f"{__name__}:only_a_classifier"
+    config = StudyConfig.model_validate(content)
+    with pytest.raises(TraceError, match="no channels that could be removed: 1: output of"):
+        Workbench.prepare(config, cache_dir=tmp_path, trusted=(__name__.partition(".")[0],))
+    assert not list(tmp_path.iterdir())  # before anything was trained

@@ -56,7 +56,8 @@ def ranks_of(importance_U: Tensor, graph: CouplingGraph) -> Tensor:
     group_U = unit_groups(graph)
     order = torch.argsort(importance_U, descending=True, stable=True)
     order = order[torch.argsort(group_U[order], stable=True)]
-    first_U = torch.tensor([group.first_unit for group in graph.groups])[group_U]
+    first_G = torch.tensor([group.first_unit for group in graph.groups], dtype=torch.int64)
+    first_U = first_G[group_U]
     rank_U = torch.empty_like(group_U)
     # groups lie one after the other, so sorting by group keeps every group's units in its range
     rank_U[order] = torch.arange(graph.num_units) - first_U

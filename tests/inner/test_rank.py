@@ -96,3 +96,8 @@ def test_a_grouped_convolution_counts_every_slice_once():
     by_hand = torch.zeros(int(units.max()) + 1, dtype=torch.float64).index_add_(0, units, expected)
     for unit in units.unique().tolist():
         assert float(importance[unit]) == pytest.approx(float(by_hand[unit]))
+
+
+def test_a_net_without_groups_has_an_empty_ranking():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert rank_units(model, trace_coupling(model, (1, 8, 8))).shape == (0,)
