@@ -8,17 +8,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
-import signal
 import tempfile
-import threading
 import traceback
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_prune.checkpoints import FolderCheckpoints
-from automl_prune.errors import EnvironmentProblemError, ModelError, StorageError
+from automl_prune.errors import EnvironmentProblemError, StorageError
 from automl_prune.manifest import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -29,11 +26,12 @@ from automl_prune.manifest import (
 )
 from automl_prune.modelfile import save_model_folder
 from automl_prune.records import FailureRecord, TrialRecord
+from automl_prune.stopping import FailureCount
 from automl_prune.trial import run_trial
 from automl_prune.trial_state import TrialInterruptedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from automl_prune.study import Assignment, StudyHandle
     from automl_prune.trial import TrialOutcome
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 3
-"""So many failed trials one after the other end the search: the fault is not the trial's."""
 LOG_CHARACTERS = 20_000
 
 
@@ -83,38 +79,6 @@ class TrialMoved:
 SearchEvent = TrialStarted | TrialFinished | TrialFailed | TrialMoved
 
 
-class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the running trial sees it between two steps."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def __call__(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self._event.is_set()
-
-    def set(self) -> None:
-        """Ask to stop."""
-        self._event.set()
-
-    @contextmanager
-    def on_signals(self) -> Iterator[StopRequest]:
-        """Stop gently on the first SIGINT or SIGTERM, at once on the second."""
-
-        def ask(*_: object) -> None:
-            if self():
-                raise KeyboardInterrupt
-            self.set()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, ask) for number in numbers}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
 def run_search(
     handle: StudyHandle,
     bench: Workbench,
@@ -142,19 +106,14 @@ def run_search(
         StorageError: the storage is lost; the running trial was not handed in.
         EnvironmentProblemError: this machine lacks something; the running trial was given back.
     """
-    failures = 0
+    failures = FailureCount(bench.config.name)
     while not should_stop():
         assignment = handle.ask(target)
         if assignment is None:
             return handle.finished_count() >= target
         on_event(TrialStarted(assignment=assignment, finished=handle.finished_count()))
         failed = _run_one(handle, bench, assignment, checkpoint_dir, on_event, should_stop)
-        failures = failures + 1 if failed else 0
-        if failed and failures == FAILURES_IN_A_ROW:
-            raise ModelError(
-                f"{failures} trials failed one after the other, the last with: {failed.error}. "
-                f"See `automl-prune show {bench.config.name} {assignment.number}` for its log"
-            )
+        failures.note(assignment.number, None if failed is None else failed.error)
     return False
 
 

@@ -125,6 +125,12 @@ class Workbench:
             trusted=trusted,
         )
 
+    def keep_dense(self, folder: Path) -> None:
+        """Leave the dense weights in a folder, where :meth:`prepare` finds them."""
+        path = folder / f"{dense_digest(self.config, self.data)}.safetensors"
+        if not path.is_file():
+            write_file(path, weights_to_bytes(self.dense))
+
 
 def ratio_bounds(graph: CouplingGraph, config: GroupsConfig) -> tuple[Tensor, Tensor]:
     """Lowest and highest keep ratio of every group, from the study's ``groups`` table.

@@ -4,8 +4,10 @@
 
 Every method gets the same dense checkpoint, splits, number of trials and steps per trial (weight
 steps plus ratio steps; a method without ratio steps gets them as weight steps), the same
-recalibration and the same fine-tuning with distillation. Each trial is written as it comes: a
-second call with the same file goes on where the first one stopped.
+recalibration and the same fine-tuning with distillation. Methods that use λ have one trial less,
+which pays for the loop on which its scale is measured. Methods without an inner loop choose from
+all keep ratios that the inner loop can reach. Methods are written as they end: a second call with
+the same file goes on where the first one stopped.
 
 The front is chosen on ``select``; the score is its hypervolume on ``test`` (reference point:
 chance accuracy, dense MACs) and its test accuracy at 70, 50 and 30 % of the dense MACs. ``test``
@@ -68,6 +70,8 @@ class Contest:
         self.trials = trials
         self.bench = Workbench.prepare(config, cache_dir=cache_dir)
         self.names = [row.name for row in self.bench.facts.groups if row.low < row.high]
+        self.reachable = (config.groups.min_ratio, config.search.ratio[1])
+        """Keep ratios that methods without an inner loop choose from."""
 
     def run(
         self, ratios: dict[str, float], trade_off: float, kind: str, number: int
@@ -127,7 +131,7 @@ class Contest:
 
 def uniform(contest: Contest) -> Iterator[Point]:
     """One fixed keep ratio for all groups, spread over the range; L2 ranking."""
-    low, high = contest.config.search.ratio
+    low, high = contest.reachable
     for number, ratio in enumerate(np.linspace(high, low, contest.trials)):
         ratios = dict.fromkeys(contest.names, float(ratio))
         yield contest.run(ratios, 1.0, "baseline", number)[0]
@@ -136,7 +140,7 @@ def uniform(contest: Contest) -> Iterator[Point]:
 def random_search(contest: Contest) -> Iterator[Point]:
     """Random ratios per group, held fixed."""
     generator = np.random.default_rng(derive_seed(contest.config.seed, "random-search"))
-    low, high = contest.config.search.ratio
+    low, high = contest.reachable
     for number in range(contest.trials):
         ratios = {name: float(generator.uniform(low, high)) for name in contest.names}
         yield contest.run(ratios, 1.0, "baseline", number)[0]
@@ -144,7 +148,7 @@ def random_search(contest: Contest) -> Iterator[Point]:
 
 def _optuna_search(contest: Contest, sampler: optuna.samplers.BaseSampler) -> Iterator[Point]:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    low, high = contest.config.search.ratio
+    low, high = contest.reachable
     for number in range(contest.trials):
         trial = study.ask()
         ratios = {name: trial.suggest_float(name, low, high) for name in contest.names}
@@ -169,8 +173,8 @@ def nsga2(contest: Contest) -> Iterator[Point]:
 def gradient_only(contest: Contest) -> Iterator[Point]:
     """The inner loop from one starting point, with a sweep of λ; no outer search."""
     low, high = contest.config.search.tradeoff
-    for number, trade_off in enumerate(np.geomspace(low, high, contest.trials)):
-        ratios = dict.fromkeys(contest.names, 0.8)
+    for number, trade_off in enumerate(np.geomspace(low, high, contest.trials - 1)):
+        ratios = dict.fromkeys(contest.names, 0.7)
         yield contest.run(ratios, float(trade_off), "search", number)[0]
 
 
@@ -178,7 +182,7 @@ def torch_pruning(contest: Contest, *, global_ranking: bool) -> Iterator[Point]:
     """Torch-Pruning: group L2, global or uniform, over a sweep of pruning ratios."""
     import torch_pruning as tp
 
-    low, high = contest.config.search.ratio
+    low, high = contest.reachable
     example = torch.zeros(1, *contest.bench.data.input_shape)
     for number, keep in enumerate(np.linspace(high, low, contest.trials)):
         model = copy.deepcopy(contest.bench.dense).requires_grad_(True)
@@ -212,7 +216,7 @@ def ours(contest: Contest) -> Iterator[Point]:
         handle = StudyHandle.create_or_check(
             storage, contest.config, contest.bench.facts, Path(folder) / "artifacts"
         )
-        while (assignment := handle.ask(contest.trials)) is not None:
+        while (assignment := handle.ask(contest.trials - 1)) is not None:
             point, outcome = contest.run(
                 assignment.ratios, assignment.trade_off, assignment.kind, assignment.number
             )

@@ -106,6 +106,9 @@ SHARED_MIRRORS = {
     "automl_prune.inner.compact": "test_execution.py",
     "automl_prune.inner.dropout": "test_execution.py",
     "automl_prune.inner.narrowed": "test_execution.py",
+    # Both ends of the pipe are tested through the worker that holds it, with real processes.
+    "automl_prune.trial_child": "test_worker.py",
+    "automl_prune.trial_process": "test_worker.py",
 }
 
 

@@ -4,7 +4,6 @@ from automl_prune.errors import EnvironmentProblemError, ModelError
 from automl_prune.manifest import read_manifest
 from automl_prune.modelfile import verify_folder
 from automl_prune.search import (
-    StopRequest,
     TrialFailed,
     TrialFinished,
     TrialMoved,
@@ -143,18 +142,3 @@ def test_ctrl_c_at_the_second_time_ends_at_once_and_gives_the_trial_back(handle,
     with pytest.raises(KeyboardInterrupt):
         run(1, on_event=interrupt)
     assert [trial.state for trial in handle.open_trials()] == ["waiting"]
-
-
-def test_signals_ask_first_and_interrupt_then():
-    import os
-    import signal
-
-    before = signal.getsignal(signal.SIGINT)
-    stop = StopRequest()
-    assert not stop()
-    with stop.on_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before

@@ -16,6 +16,7 @@ from automl_prune.cli import (
     shipping_verbs,
     study_verbs,
     tidying_verbs,
+    worker_verbs,
 )
 from automl_prune.cli.screens import complain, complain_unexpected
 from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
@@ -41,6 +42,7 @@ reading_verbs.register(app)
 model_verbs.register(app)
 shipping_verbs.register(app)
 tidying_verbs.register(app)
+worker_verbs.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -165,7 +165,7 @@ def finetune(
 
     before = read_manifest(folder)
     from automl_prune.finetune import FinetuneRequest
-    from automl_prune.search import StopRequest
+    from automl_prune.stopping import StopRequest
     from automl_prune.trial_state import TrialInterruptedError
 
     made: list[Manifest] = []

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from automl_prune.cli.places import Place
     from automl_prune.config import StudyConfig
     from automl_prune.inspection import Inspection
-    from automl_prune.records import StudyFacts
     from automl_prune.study import StudyHandle
+    from automl_prune.workbench import Workbench
 
 
 def register(app: typer.Typer) -> None:
@@ -189,7 +189,8 @@ def search(
         return
     import optuna
 
-    from automl_prune.search import StopRequest, run_search
+    from automl_prune.search import run_search
+    from automl_prune.stopping import StopRequest
     from automl_prune.workbench import Workbench
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -204,8 +205,10 @@ def search(
             on_dense_progress=display.dense,
         )
         if handle is None:
-            handle = _begin(place, config, bench.facts)
+            handle = _begin(place, config, bench)
         handle.device = device
+        if trials is not None:
+            handle.set_target(trials)
         with closing(handle), stop.on_signals():
             done = run_search(
                 handle,
@@ -258,12 +261,17 @@ def _stored(place: Place) -> StudyHandle | None:
     return handle
 
 
-def _begin(place: Place, config: StudyConfig, facts: StudyFacts) -> StudyHandle:
+def _begin(place: Place, config: StudyConfig, bench: Workbench) -> StudyHandle:
+    """Make the study, and leave its dense weights where workers find them."""
     from automl_prune.storage import open_storage
     from automl_prune.study import StudyHandle
 
     place.make_database_folder()
-    return StudyHandle.create_or_check(open_storage(place.url), config, facts, place.artifact_dir)
+    handle = StudyHandle.create_or_check(
+        open_storage(place.url), config, bench.facts, place.artifact_dir
+    )
+    bench.keep_dense(handle.dense_dir)
+    return handle
 
 
 def _warn_contaminated(contaminated: bool) -> None:
