@@ -66,8 +66,17 @@ class Running:
     @property
     def url(self) -> str:
         """Where the explorer is."""
+        return f"{self._root}{PREFIX}"
+
+    @property
+    def optuna_url(self) -> str:
+        """Where the Optuna dashboard is."""
+        return f"{self._root}/dashboard"
+
+    @property
+    def _root(self) -> str:
         name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{name}:{self.port}{PREFIX}"
+        return f"http://{name}:{self.port}"
 
     def run(self) -> None:
         """Answer until :meth:`stop` or Ctrl-C."""

@@ -14,6 +14,7 @@ from automl_prune.cli import (
     model_verbs,
     reading_verbs,
     shipping_verbs,
+    showing_verbs,
     study_verbs,
     tidying_verbs,
     worker_verbs,
@@ -41,6 +42,7 @@ study_verbs.register(app)
 reading_verbs.register(app)
 model_verbs.register(app)
 shipping_verbs.register(app)
+showing_verbs.register(app)
 tidying_verbs.register(app)
 worker_verbs.register(app)
 

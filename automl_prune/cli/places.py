@@ -101,6 +101,31 @@ def open_for_changing(study: str, storage: str | None) -> StudyHandle:
     return StudyHandle.load(open_existing(place), place.name)
 
 
+def storage_to_show(study: str | None, storage: str | None) -> tuple[str, str | None]:
+    """URL of the storage that a dashboard shall show, and the study that it shall open at.
+
+    Raises:
+        ConfigError: neither was named, and there are several in the default folder, or none.
+        StudyNotFoundError: the default storage of the study does not exist.
+    """
+    if study is not None:
+        place = locate(study, storage)
+        if place.default_storage and not (place.run_dir / "study.db").is_file():
+            raise StudyNotFoundError(_nothing_here(place))
+        return place.url, place.name
+    if storage:
+        return storage, None
+    begun = sorted(path.parent.name for path in RUNS.glob("*/study.db"))
+    if len(begun) == 1:
+        return f"sqlite:///{RUNS / begun[0] / 'study.db'}", begun[0]
+    there = (
+        f"{RUNS.resolve()} has {len(begun)}: {', '.join(begun)}; name one of them"
+        if begun
+        else f"{RUNS.resolve()} has none; begin one with `automl-prune search`"
+    )
+    raise ConfigError(f"which study? {there}, or name a storage with --storage URL")
+
+
 def open_existing(place: Place) -> StudyStorage:
     """The storage of a study that was begun before.
 
