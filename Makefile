@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check chaos lint bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed  ## the digits study from nothing to a verified pruned 
 
 test: $(VENV)/.installed  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: $(VENV)/.installed  ## workers killed and frozen, PostgreSQL restarted: nothing may be lost
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ __all__ = ["Assignment", "Freed", "OpenTrial", "StudyHandle", "WorkerRow"]
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 90.0
+LEASE_S = float(os.environ.get("AUTOML_PRUNE_LEASE_S", "90"))
 """A worker that is silent for so long loses its trial to another one."""
 PUBLISH_AT_ONCE = 8
 """Trials that one call carries over to Optuna's tables at most, so that no worker does it all."""

@@ -226,6 +226,7 @@ def _run_finetuning(
                     loss=loss,
                     macs_ratio=macs_ratio,
                     mean_ratio=notes.mean_ratio,
+                    accuracy=notes.accuracy_before,
                 )
             )
 

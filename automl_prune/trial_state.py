@@ -35,6 +35,8 @@ class TrialProgress:
     macs_ratio: float
     """Expected MACs now, over dense MACs."""
     mean_ratio: float
+    accuracy: float | None = None
+    """Of the pruned model on ``select`` before its fine-tuning; None: not there yet."""
     """Mean keep ratio over groups."""
 
 

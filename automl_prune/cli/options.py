@@ -21,7 +21,8 @@ Storage = Annotated[
         "--storage",
         metavar="URL",
         envvar="AUTOML_PRUNE_STORAGE",
-        help="SQLAlchemy URL of the storage; default: sqlite:///runs/STUDY/study.db.",
+        help="SQLAlchemy URL of the storage, or embedded: a PostgreSQL of the study's own; "
+        "default: what is in runs/STUDY, else sqlite:///runs/STUDY/study.db.",
         show_default=False,
         show_envvar=True,
     ),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_prune.config import load_study, shipped_studies
+from automl_prune.embedded import EMBEDDED, embedded_exists, start_embedded
 from automl_prune.errors import ConfigError, StudyNotFoundError
 
 if TYPE_CHECKING:
@@ -19,15 +21,48 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a study lives."""
 
     name: str
     config: StudyConfig | None
     """From the file or shipped study; None when the study was named by its name in a storage."""
-    url: str
-    default_storage: bool
+    storage: str | None
+    """What the person said: a URL, ``embedded``, or nothing."""
+
+    @property
+    def default_storage(self) -> bool:
+        """Whether nothing was said."""
+        return self.storage is None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the study has a PostgreSQL of its own in its run folder, or shall have."""
+        if self.default_storage:
+            return embedded_exists(self.run_dir)
+        return self.storage == EMBEDDED
+
+    @cached_property
+    def url(self) -> str:
+        """Of the storage; an embedded PostgreSQL is started.
+
+        Raises:
+            EnvironmentProblemError: it does not start.
+        """
+        if self.embedded:
+            return start_embedded(self.run_dir)
+        return self.storage or f"sqlite:///{self.database_file}"
+
+    @property
+    def database_file(self) -> Path:
+        """SQLite file of the default storage."""
+        return self.run_dir / "study.db"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run folder holds a storage."""
+        return self.database_file.is_file() or embedded_exists(self.run_dir)
 
     @property
     def run_dir(self) -> Path:
@@ -70,8 +105,7 @@ def locate(study: str, storage: str | None, overrides: list[str] | None = None) 
             "file nor a shipped study; name the file (.toml)"
         )
     name = config.name if config is not None else study
-    default = f"sqlite:///{RUNS / name / 'study.db'}"
-    return Place(name=name, config=config, url=storage or default, default_storage=not storage)
+    return Place(name=name, config=config, storage=storage or None)
 
 
 def open_for_reading(study: str, storage: str | None) -> StudyReader:
@@ -110,14 +144,14 @@ def storage_to_show(study: str | None, storage: str | None) -> tuple[str, str | 
     """
     if study is not None:
         place = locate(study, storage)
-        if place.default_storage and not (place.run_dir / "study.db").is_file():
+        if (place.default_storage or place.embedded) and not place.begun:
             raise StudyNotFoundError(_nothing_here(place))
         return place.url, place.name
     if storage:
         return storage, None
-    begun = sorted(path.parent.name for path in RUNS.glob("*/study.db"))
+    begun = _begun()
     if len(begun) == 1:
-        return f"sqlite:///{RUNS / begun[0] / 'study.db'}", begun[0]
+        return locate(begun[0], None).url, begun[0]
     there = (
         f"{RUNS.resolve()} has {len(begun)}: {', '.join(begun)}; name one of them"
         if begun
@@ -133,15 +167,21 @@ def open_existing(place: Place) -> StudyStorage:
         StudyNotFoundError: the default storage does not exist.
         StorageError: the storage cannot be reached.
     """
-    if place.default_storage and not (place.run_dir / "study.db").is_file():
+    if (place.default_storage or place.embedded) and not place.begun:
         raise StudyNotFoundError(_nothing_here(place))
     from automl_prune.storage import open_storage
 
     return open_storage(place.url, must_exist=True)
 
 
+def _begun() -> list[str]:
+    """Names of the studies whose storage lies in the default folder."""
+    folders = [path for path in RUNS.glob("*") if path.is_dir()]
+    return sorted(f.name for f in folders if Place(name=f.name, config=None, storage=None).begun)
+
+
 def _nothing_here(place: Place) -> str:
-    begun = sorted(path.parent.name for path in RUNS.glob("*/study.db"))
+    begun = _begun()
     near = difflib.get_close_matches(place.name, [*begun, *shipped_studies()], n=1)
     lines = [f"no study {place.name!r} in {RUNS.resolve()}"]
     if near and near[0] != place.name:

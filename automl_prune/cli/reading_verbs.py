@@ -59,7 +59,7 @@ def status(
     from automl_prune.report import compare_with_uniform, pareto_rows
 
     handle = open_for_reading(study, storage)
-    rows, facts, config = handle.rows(), handle.facts, handle.config
+    rows, facts = handle.rows(), handle.facts
     states: dict[str, int] = {}
     for row in rows:
         states[row.state] = states.get(row.state, 0) + 1
@@ -70,7 +70,7 @@ def status(
             json.dumps(
                 {
                     "study": handle.name,
-                    "target": config.search.trials,
+                    "target": handle.target(),
                     "finished": handle.finished_count(),
                     "states": states,
                     "front": [row.number for row in front],
@@ -86,7 +86,7 @@ def status(
         return
     pairs = [
         ("study", handle.name),
-        ("finished", f"{handle.finished_count()} of {config.search.trials} trials"),
+        ("finished", f"{handle.finished_count()} of {handle.target()} trials"),
         ("trials", ", ".join(f"{number} {state}" for state, number in sorted(states.items()))),
         (
             "open",

@@ -207,8 +207,7 @@ def search(
         if handle is None:
             handle = _begin(place, config, bench)
         handle.device = device
-        if trials is not None:
-            handle.set_target(trials)
+        handle.set_target(target)
         with closing(handle), stop.on_signals():
             done = run_search(
                 handle,

@@ -69,3 +69,34 @@ def test_no_storage_and_no_password_in_what_is_said(capsys):
 def test_migrate_says_what_it_did(searched, capsys):
     assert main(["migrate", "--storage", storage_of(searched)]) == 0
     assert capsys.readouterr().out.startswith("schema 0")
+
+
+@pytest.mark.postgres
+def test_launch_makes_the_study_runs_it_and_readers_find_it_again(here):
+    """One process after the other on the embedded PostgreSQL, as a person would."""
+
+    def run(*words):
+        done = subprocess.run([*VERB, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    launched = run("launch", "tiny.toml", "--workers", "2", "--trials", "3")
+    assert "3 trials finished" in launched
+    assert "3 of 3 trials" in run("status", "tiny")
+    assert "4 trials finished" in run("launch", "tiny.toml", "--workers", "1", "--trials", "4")
+
+
+def test_several_workers_on_a_file_are_refused_with_both_ways_out(searched, capsys):
+    url = storage_of(searched)
+    assert main(["launch", "tiny.toml", "--workers", "2", "--storage", url]) == 2
+    err = capsys.readouterr().err
+    assert "postgresql://" in err
+    assert "--storage embedded" in err
+    assert main(["launch", "tiny.toml", "--workers", "2"]) == 2  # begun in a file before
+    assert "--storage embedded" in capsys.readouterr().err
+
+
+def test_no_workers_are_refused(here, capsys):
+    assert main(["launch", "tiny.toml", "--workers", "0"]) == 2
+    assert "--workers" in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["tiny.toml"]
