@@ -1,0 +1,15 @@
+FROM python:3.12-slim
+
+RUN useradd --create-home --uid 10001 automl \
+    && install --directory --owner automl /artifacts /work
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY automl_prune automl_prune
+COPY studies studies
+COPY dashboards dashboards
+RUN pip install --no-cache-dir '.[dashboard,onnx]' && rm -rf /src/*
+
+USER automl
+WORKDIR /work
+ENTRYPOINT ["automl-prune"]
+CMD ["--help"]
