@@ -71,7 +71,7 @@ def register_front(app: Dash, studies: Studies) -> None:
         count = view.finished()
         finished = [name, view.reader.study_id, count]
         alive = [worker for worker in view.reader.workers() if worker.alive]
-        text = f"{count:,} of {max(view.reader.config.search.trials, count):,} trials"
+        text = f"{count:,} of {max(view.reader.target(), count):,} trials"
         text += f" · {plural(len(alive), 'worker')}" if alive else " · no worker"
         return (
             no_update if finished == before else finished,

@@ -205,19 +205,17 @@ def inner_loop_panel(study: StudyReader, row: ResultRow, theme: Theme) -> list[A
         curves = study.curves(row.number)
     except AutoMLPruneError as error:
         return [html.P(f"No curves: {error}", className="soft small")]
+    ratios: Any = html.P("Held fixed: a trial of the uniform baseline.", className="soft")
+    if row.kind == "search":
+        ratios = graph(
+            "ratios",
+            trajectory_figure(curves, study.facts, theme=theme, title=""),
+            f"Keep ratio of each group over the inner loop of trial {row.number}",
+        )
     return [
         html.Div(
             [
-                html.Div(
-                    [
-                        html.H3("Keep ratios in the inner loop"),
-                        graph(
-                            "ratios",
-                            trajectory_figure(curves, study.facts, theme=theme, title=""),
-                            f"Keep ratio of each group over the inner loop of trial {row.number}",
-                        ),
-                    ]
-                ),
+                html.Div([html.H3("Keep ratios in the inner loop"), ratios]),
                 html.Div(
                     [
                         html.H3("Losses"),

@@ -82,3 +82,10 @@ def test_a_table_can_be_scrolled_by_keyboard():
     table = data_table(["a", "b"], [["x", 1]], id="t")
     assert table.tabIndex == 0
     assert table.id == "t"
+
+
+def test_a_uniform_trial_has_no_ratios_that_move(stored_study):
+    text = panel(stored_study, 0)
+    assert "Held fixed" in text
+    assert "graph-ratios" not in text
+    assert "graph-losses" in text
