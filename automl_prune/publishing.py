@@ -123,25 +123,34 @@ class Publisher:
         if not rows:
             return 0
         try:
-            num_there = storage.get_n_trials(self._optuna_study_id)
+            for row in rows:
+                self._carry_one(storage, row)
         except KeyError:
             raise self._disturbed("it is gone: somebody deleted it there") from None
-        for row in rows:
-            done = row.state in STATES
-            if row.number > num_there:
-                raise self._disturbed(f"it has {num_there} trials, ours has more before that")
-            if row.number == num_there:
-                number = self._create(storage, row)
-                if number != row.number:
-                    raise self._disturbed(f"trial {row.number} became number {number} there")
-                num_there += 1
-            else:
-                if row.optuna_stage < RUNNING:  # its creator died, or lost the acknowledgement
-                    self._recognise(storage, row)
-                if done:
-                    self._finish(storage, row)
-            self._note_stage(row.number, DONE if done else RUNNING)
         return len(rows)
+
+    def _carry_one(self, storage: RDBStorage, row: DataRow) -> None:
+        done = row.state in STATES
+        if row.optuna_stage < RUNNING and not self._is_there(storage, row.number):
+            if row.number > 0 and not self._is_there(storage, row.number - 1):
+                raise self._disturbed(f"trial {row.number - 1} is missing there")
+            number = self._create(storage, row)
+            if number != row.number:
+                raise self._disturbed(f"trial {row.number} became number {number} there")
+        else:
+            if row.optuna_stage < RUNNING:  # its creator died, or lost the acknowledgement
+                self._recognise(storage, row)
+            if done:
+                self._finish(storage, row)
+        self._note_stage(row.number, DONE if done else RUNNING)
+
+    def _is_there(self, storage: RDBStorage, number: int) -> bool:
+        """One row is looked up: the number of trials would have Optuna read them all."""
+        try:
+            storage.get_trial_id_from_study_id_trial_number(self._optuna_study_id, number)
+        except KeyError:
+            return False
+        return True
 
     def _pending_rows(self, connection: Connection, limit: int | None) -> Sequence[DataRow]:
         query = (
