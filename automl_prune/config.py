@@ -146,8 +146,6 @@ class SearchConfig(Section):
     """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""
-    early_stopping: Literal["off", "cautious", "keen"] = "off"
-    """Stops a trial in its fine-tuning when finished trials clearly dominate it."""
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="after")
