@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from automl_prune.errors import ModelError
+from automl_prune.host_lock import host_lock
 from automl_prune.records import Latency
 
 if TYPE_CHECKING:
@@ -96,12 +97,18 @@ def measure_latency(
 ) -> Latency:
     """Wall time of one forward pass: float32, channels-last, evaluation mode, after a warm-up.
 
+    Under the host's lock: workers do not measure each other measuring. They still share the
+    machine with each other's training.
+
     Args:
         model: not changed; a copy is measured.
         input_shape: (channels, height, width) of an image.
         batch_size: images of a forward pass.
         threads: CPU threads; the process's own number is restored.
         device: where to compute.
+
+    Raises:
+        EnvironmentProblemError: the lock's file cannot be opened.
     """
     place = torch.device(device)
     model = copy.deepcopy(model).to(device=place).eval()
@@ -112,7 +119,7 @@ def measure_latency(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.inference_mode():
+        with host_lock(), torch.inference_mode():
             _forward_s(model, images_BCHW)
             warm_until = time.perf_counter() + _WARM_UP_S
             while time.perf_counter() < warm_until:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +11,17 @@ import torch
 from torch import nn
 
 from automl_prune.card import model_card
-from automl_prune.errors import EnvironmentProblemError
 from automl_prune.evaluate import hardware_name, measure_latency
 from automl_prune.export import onnx_bytes, onnx_session
+from automl_prune.host_lock import host_lock
 from automl_prune.manifest import CARD_FILE, LatencyRow, Manifest, read_manifest
 from automl_prune.modelfile import load_dense, load_pruned, update_manifest
 from automl_prune.records import Latency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnxruntime
 
 BATCH_SIZES = (1, 64)
-LOCK_FILE = "automl-prune-latency.lock"
 _WARM_UP_S = 0.2
 _BUDGET_S = 1.0
 _MIN_REPEATS, _MAX_REPEATS = 11, 500
@@ -84,31 +77,6 @@ def measure_folder(
     return manifest
 
 
-@contextmanager
-def host_lock(folder: Path | None = None) -> Iterator[None]:
-    """Held by one process of this host at a time, so that nobody measures the others.
-
-    Args:
-        folder: of the lock file; None: the host's folder for temporary files.
-
-    Raises:
-        EnvironmentProblemError: the lock file cannot be opened.
-    """
-    path = (folder or Path(tempfile.gettempdir())) / LOCK_FILE
-    try:
-        descriptor = _open_shared(path)
-    except OSError as error:
-        raise EnvironmentProblemError(
-            f"the lock for latency measurements, {path}, cannot be opened: {error.strerror}; "
-            "remove it or set TMPDIR"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _settled(dense: nn.Module, manifest: Manifest) -> nn.Module:
     """Give an untrained network the statistics of its own activations.
 
@@ -127,14 +95,6 @@ def _settled(dense: nn.Module, manifest: Manifest) -> nn.Module:
     return dense.eval()
 
 
-def _open_shared(path: Path) -> int:
-    """Without O_CREAT where the file exists: other users may have made it."""
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-
-
 def _measure(
     model: nn.Module,
     input_shape: tuple[int, int, int],
@@ -143,15 +103,12 @@ def _measure(
     threads: int,
 ) -> list[Latency]:
     if runtime == "torch":
-        found = []
-        for batch_size in batch_sizes:
-            with host_lock():
-                found.append(
-                    measure_latency(
-                        model, input_shape, batch_size=batch_size, threads=threads, device="cpu"
-                    )
-                )
-        return found
+        return [
+            measure_latency(
+                model, input_shape, batch_size=batch_size, threads=threads, device="cpu"
+            )
+            for batch_size in batch_sizes
+        ]
     content = onnx_bytes(model, torch.zeros(2, *input_shape))
     session = onnx_session(content, threads=threads)
     found = []

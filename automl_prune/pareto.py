@@ -58,11 +58,28 @@ def hypervolume(
     return float(moocore.hypervolume(points, ref=reference) / reference[0])
 
 
-def knee(accuracy_N: Sequence[float], cost_N: Sequence[float]) -> int:
-    """Index of the front point farthest above the straight line between the front's ends.
+def knee(
+    accuracy_N: Sequence[float],
+    cost_N: Sequence[float],
+    *,
+    dense_accuracy: float,
+    dense_cost: float,
+    worth: float,
+) -> int:
+    """Index of the front point farthest above the line from (0, dense - worth) to the dense model.
 
-    Both axes are scaled to the front's own range. A front of one or two points gives its most
-    accurate point.
+    The point farthest from the line between two ends is a knee after Das (1999, "On
+    characterizing the knee of the Pareto curve based on normal-boundary intersection"). There the
+    ends are the front's own; here they are fixed, which is ours: with the front's own, one useless
+    model at the small end decides which of the others is the knee. Of equal points the one of the
+    lowest cost.
+
+    Args:
+        accuracy_N: larger is better.
+        cost_N: smaller is better; same length.
+        dense_accuracy: of the dense model.
+        dense_cost: of the dense model, same unit as ``cost_N``, > 0.
+        worth: accuracy that the whole cost of the dense model is worth, > 0.
 
     Raises:
         ValueError: there is no finite point.
@@ -70,10 +87,7 @@ def knee(accuracy_N: Sequence[float], cost_N: Sequence[float]) -> int:
     chosen = front(accuracy_N, cost_N)
     if not chosen:
         raise ValueError("no finite point to take a knee from")
-    if len(chosen) < 3:
-        return chosen[-1]
     accuracy = np.asarray(accuracy_N, float)[chosen]
     cost = np.asarray(cost_N, float)[chosen]
-    height = (accuracy - accuracy[0]) / (accuracy[-1] - accuracy[0])
-    width = (cost - cost[0]) / (cost[-1] - cost[0])
-    return chosen[int(np.argmax(height - width))]
+    above = (accuracy - dense_accuracy) / worth - cost / dense_cost
+    return chosen[int(np.argmax(above))]

@@ -22,6 +22,9 @@ FEWEST_TO_COMPARE = 3
 SUBSETS = 200
 """Drawn to find the mean hypervolume of as many search trials as there are baselines."""
 
+KNEE_SHARE = 0.1
+"""Share of the dense model's accuracy above chance that all of its MACs are worth at the knee."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRow:
@@ -110,7 +113,8 @@ def pick(
         max_params: ... so many parameters.
         max_latency_ms: ... so many milliseconds, on the hardware of the dense model.
         max_drop: the fewest MACs that lose at most so many points against the dense model.
-        knee: the knee of the front.
+        knee: the knee of the front: the model that gains most, where all MACs of the dense model
+            are worth ``KNEE_SHARE`` of its accuracy above chance.
 
     Ties go to the fewer MACs, then to the earlier trial. All but ``trial`` choose among feasible,
     complete search trials.
@@ -137,7 +141,7 @@ def pick(
     if max_drop is not None:
         return _by_drop(usable, facts, max_drop)
     assert knee, "exactly one way to choose"
-    return usable[_knee_of(usable)]
+    return usable[_knee_of(usable, facts)]
 
 
 def compare_with_uniform(rows: Sequence[ResultRow], facts: StudyFacts) -> UniformComparison:
@@ -281,8 +285,15 @@ def _by_drop(rows: Sequence[ResultRow], facts: StudyFacts, max_drop: float) -> R
     return min(fitting, key=lambda r: (_macs(r), -_accuracy(r), r.number))
 
 
-def _knee_of(rows: Sequence[ResultRow]) -> int:
-    return knee([_accuracy(row) for row in rows], [_macs(row) for row in rows])
+def _knee_of(rows: Sequence[ResultRow], facts: StudyFacts) -> int:
+    margin = max(facts.dense_accuracy - chance_accuracy(facts), 1.0)  # of an odd metric: a point
+    return knee(
+        [_accuracy(row) for row in rows],
+        [_macs(row) for row in rows],
+        dense_accuracy=facts.dense_accuracy,
+        dense_cost=float(facts.dense_macs),
+        worth=KNEE_SHARE * margin,
+    )
 
 
 def _mean_hypervolume(rows: Sequence[ResultRow], count: int, facts: StudyFacts) -> float:

@@ -1,16 +1,11 @@
-import fcntl
-import itertools
-import multiprocessing
-import os
 import shutil
-import time
 
 import pytest
 import torch
 
 from automl_prune.card import latency_pairs
 from automl_prune.evaluate import hardware_name
-from automl_prune.latency import LOCK_FILE, host_lock, measure_folder
+from automl_prune.latency import measure_folder
 from automl_prune.manifest import LatencyRow, read_manifest
 from automl_prune.modelfile import update_manifest
 from automl_prune.records import Latency
@@ -53,30 +48,3 @@ def test_rows_of_other_hardware_stay_and_are_not_compared(folder):
     assert row in twice.latencies
     ((dense, pruned),) = latency_pairs(twice.latencies)
     assert dense.latency.hardware == pruned.latency.hardware == hardware_name("cpu")
-
-
-def hold(folder, seconds, times):
-    with host_lock(folder):
-        since = time.monotonic()
-        time.sleep(seconds)
-        times.put((since, time.monotonic()))
-
-
-def test_two_processes_never_measure_at_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    times = context.Queue()
-    workers = [context.Process(target=hold, args=(tmp_path, 0.2, times)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    spans = sorted(times.get(timeout=20) for _ in workers)
-    for worker in workers:
-        worker.join()
-    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
-
-
-def test_the_lock_is_free_again_after_a_crash(tmp_path):
-    with pytest.raises(ZeroDivisionError), host_lock(tmp_path):
-        raise ZeroDivisionError
-    descriptor = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(descriptor)

@@ -102,24 +102,28 @@ def test_another_point_never_lowers_the_hypervolume(points, extra):
     )
 
 
+BOX = {"dense_accuracy": 9.0, "dense_cost": 7.0, "worth": 4.0}
+
+
 @given(st.lists(COARSE, min_size=1, max_size=12))
-def test_knee_is_the_front_point_farthest_from_the_line_between_the_ends(points):
+def test_knee_is_the_front_point_farthest_above_the_line_between_the_fixed_ends(points):
     chosen = front(*columns(points))
-    found = knee(*columns(points))
+    found = knee(*columns(points), **BOX)
     assert found in chosen
-    if len(chosen) < 3:
-        assert found == chosen[-1]
-        return
-    ends = np.array([points[chosen[0]], points[chosen[-1]]])
-    scaled = (np.array([points[i] for i in chosen]) - ends[0]) / (ends[1] - ends[0])
-    distances = (scaled[:, 0] - scaled[:, 1]) / math.sqrt(2)  # from the diagonal
-    assert distances[chosen.index(found)] == pytest.approx(distances.max())
+    start, end = np.array([0.0, 9.0 - 4.0]), np.array([7.0, 9.0])
+    scale = np.array([7.0, 4.0])
+    along = (end - start) / scale
+    offsets = [(np.array([cost, accuracy]) - start) / scale for accuracy, cost in points]
+    distances = [(along[0] * v[1] - along[1] * v[0]) / math.sqrt(2) for v in offsets]
+    assert distances[found] == pytest.approx(max(distances))
 
 
 def test_knee_of_a_known_bend():
-    assert knee([50.0, 88.0, 90.0, 91.0], [10.0, 20.0, 60.0, 100.0]) == 1
+    box = {"dense_accuracy": 92.0, "dense_cost": 100.0, "worth": 10.0}
+    assert knee([50.0, 88.0, 90.0, 91.0], [10.0, 20.0, 60.0, 100.0], **box) == 1
+    assert knee([50.0, 80.0, 90.0, 91.0], [10.0, 20.0, 60.0, 100.0], **box) == 2
 
 
 def test_knee_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no finite point"):
-        knee([math.nan], [1.0])
+        knee([math.nan], [1.0], **BOX)

@@ -138,9 +138,60 @@ def test_a_drop_of_exactly_the_limit_is_allowed():
     assert pick([row(0, 91.1 - 0.3)], facts, max_drop=0.3).number == 0
 
 
-def test_the_knee_stands_out_from_the_line_between_the_ends():
-    rows = [row(0, 60, 100_000), row(1, 88, 250_000), row(2, 89, 700_000), row(3, 90, 900_000)]
-    assert pick(rows, FACTS, knee=True).number == 1
+@given(points)
+def test_the_knee_is_the_one_that_gains_most(drawn):
+    rows = rows_of(drawn)
+    usable = candidates(rows)
+    worth = 0.1 * (95.0 - chance_accuracy(FACTS))
+
+    def gain(r):
+        return r.accuracy / worth - r.macs / 1e6
+
+    if usable:
+        found = pick(rows, FACTS, knee=True)
+        assert gain(found) == pytest.approx(max(gain(r) for r in usable))
+        assert found in pareto_rows(rows)
+
+
+DIGITS_FRONT = [  # a front that was really found
+    (38.94, 2_292),
+    (72.81, 2_338),
+    (79.26, 2_734),
+    (80.18, 3_526),
+    (80.65, 6_586),
+    (87.79, 9_970),
+    (89.63, 10_654),
+    (89.86, 13_426),
+    (91.24, 16_702),
+    (91.94, 18_034),
+    (92.63, 23_470),
+    (93.78, 30_634),
+]
+
+
+def test_the_knee_of_a_front_does_not_hang_on_its_useless_end():
+    facts = made_up_facts(dense_accuracy=94.01, dense_macs=36_944, class_names=tuple("0123456789"))
+    rows = [row(i, *point) for i, point in enumerate(DIGITS_FRONT)]
+    assert pick(rows, facts, knee=True).accuracy == 91.94
+    assert pick(rows[3:], facts, knee=True).accuracy == 91.94
+
+
+def test_the_knee_of_a_metric_below_chance_is_no_division_by_nothing():
+    facts = made_up_facts(dense_accuracy=3.0)
+    assert pick([row(0, 1.0, 100_000), row(1, 2.9, 200_000)], facts, knee=True).number == 1
+
+
+@given(points, st.integers(0, 1000).map(lambda v: v / 100))
+def test_a_pick_by_latency_is_the_best_that_fits(drawn, limit):
+    rows = rows_of(drawn)
+    usable = candidates(rows)
+    fitting = [r for r in usable if r.latency_ms <= limit]
+    if fitting:
+        best = max(fitting, key=lambda r: (r.accuracy, -r.latency_ms, -r.macs, -r.number))
+        assert pick(rows, FACTS, max_latency_ms=limit) == best
+    elif usable:
+        with pytest.raises(LimitError, match="the nearest has"):
+            pick(rows, FACTS, max_latency_ms=limit)
 
 
 def test_a_trial_is_picked_whatever_it_is_but_failed():

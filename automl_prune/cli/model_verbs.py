@@ -51,7 +51,13 @@ def pick(
             help="The smallest that loses at most PTS points of accuracy against dense.",
         ),
     ] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
+    knee: Annotated[
+        bool,
+        typer.Option(
+            "--knee",
+            help="The knee of the front: all MACs are worth a tenth of the accuracy above chance.",
+        ),
+    ] = False,
     formats: Annotated[
         str | None,
         typer.Option(
