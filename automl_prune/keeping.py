@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from automl_prune.errors import StorageError
-from automl_prune.reading import StudyReader
+from automl_prune.reading import StudyReader, artifact_location
 from automl_prune.storage.artifacts import from_column
 from automl_prune.storage.tables import results, rungs, slots, studies, workers
 
@@ -90,6 +91,16 @@ class StudyKeeper(StudyReader):
         columns = self.storage.database.read(lambda c: c.execute(query).scalars().all())
         self.storage.database.write(self._delete_rows)
         self.artifacts.remove([a.id for text in columns for a in from_column(text).values()])
+        if not self._folder_is_shared():
+            shutil.rmtree(self.dense_dir, ignore_errors=True)
+            shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+    def _folder_is_shared(self) -> bool:
+        """Whether another study of this storage keeps its artifacts in the same folder."""
+        folders = self.storage.database.read(
+            lambda c: c.execute(sa.select(studies.c.artifact_dir)).scalars().all()
+        )
+        return artifact_location(self.storage, self.artifact_dir) in folders
 
     def _known_artifacts(self) -> set[str]:
         """Ids of the artifacts of every study that may share the folder."""

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
+    from automl_prune.carrying import Carrier
     from automl_prune.config import StudyConfig
     from automl_prune.proposals import Proposer
     from automl_prune.publishing import Publisher
@@ -64,7 +66,7 @@ logger = logging.getLogger(__name__)
 LEASE_S = float(os.environ.get("AUTOML_PRUNE_LEASE_S", "90"))
 """A worker that is silent for so long loses its trial to another one."""
 PUBLISH_AT_ONCE = 8
-"""Trials that one call carries over to Optuna's tables at most, so that no worker does it all."""
+"""Trials carried over to Optuna's tables under one lock, so that no worker does it all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,8 @@ class StudyHandle(StudyKeeper):
         self._pulse: Pulse | None = None
         self._proposer: Proposer | None = None
         self._publisher: Publisher | None = None
+        self._publishing = threading.Lock()
+        self._carrier: Carrier | None = None
         self._others_ask = False
 
     @classmethod
@@ -185,7 +189,7 @@ class StudyHandle(StudyKeeper):
             return None
         assert self._pulse is not None
         self._pulse.hold(found.token)
-        self.publish(limit=PUBLISH_AT_ONCE)
+        self._carry_soon()
         return _assignment(found)
 
     def complete(
@@ -320,17 +324,18 @@ class StudyHandle(StudyKeeper):
         Raises:
             StorageError: somebody changed the Optuna study.
         """
-        if self._publisher is None:
-            from automl_prune.publishing import Publisher
+        with self._publishing:
+            if self._publisher is None:
+                from automl_prune.publishing import Publisher
 
-            self._publisher = Publisher(
-                self.storage.database,
-                study_id=self.study_id,
-                optuna_study_id=self.optuna_study_id,
-                space=self.space,
-                config=self.config,
-            )
-        return self._publisher.publish(limit=limit, wait=limit is None)
+                self._publisher = Publisher(
+                    self.storage.database,
+                    study_id=self.study_id,
+                    optuna_study_id=self.optuna_study_id,
+                    space=self.space,
+                    config=self.config,
+                )
+            return self._publisher.publish(limit=limit, wait=limit is None)
 
     def delete(self) -> None:
         """Delete the study: its trials, here and in Optuna's tables, and its artifacts.
@@ -343,6 +348,9 @@ class StudyHandle(StudyKeeper):
 
     def close(self) -> None:
         """Leave the list of workers and stop the pulse; the storage stays open."""
+        if self._carrier is not None:
+            self._carrier.stop()
+            self._carrier = None
         if self._pulse is not None:
             self._pulse.stop()
             self._pulse = None
@@ -396,8 +404,16 @@ class StudyHandle(StudyKeeper):
         )
         self._let_go(assignment)
         if done:
-            self.publish(limit=PUBLISH_AT_ONCE)
+            self._carry_soon()
         return done
+
+    def _carry_soon(self) -> None:
+        """Have what is pending carried over to Optuna's tables while the next trial computes."""
+        if self._carrier is None:
+            from automl_prune.carrying import Carrier
+
+            self._carrier = Carrier(lambda: self.publish(limit=PUBLISH_AT_ONCE))
+        self._carrier.wake()
 
 
 def _create(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
-    from dashboards.points import Axis, PointClass
+    from dashboards.points import Axis, PointClass, Split
     from dashboards.style import Theme
 
 MOST_DRAWN = 1500
@@ -48,18 +48,21 @@ def front_figure(
     *,
     theme: Theme = LIGHT,
     axis: Axis = "macs",
+    split: Split = "select",
     fits: Callable[[ResultRow], bool] | None = None,
     chosen: Sequence[int] = (),
     most_drawn: int = MOST_DRAWN,
     title: str | None = None,
 ) -> go.Figure:
-    """Accuracy on ``select`` against cost: dense model, uniform baseline, and every trial.
+    """Accuracy against cost: dense model, uniform baseline, and every trial.
 
     Args:
         rows: of a study.
         facts: of the study.
         theme: colours.
         axis: cost on the horizontal axis.
+        split: that the accuracy of ``rows`` was measured on. The dense model's is known on
+            ``select`` only, so beside ``test`` it is left out.
         fits: points for which this is False are greyed out; None: none are.
         chosen: numbers of trials to circle.
         most_drawn: points of one class that are drawn; a denser crowd is thinned.
@@ -82,14 +85,15 @@ def front_figure(
             greyed = [row for row in drawn if fits is not None and not fits(row)]
             trace = _scatter(greyed, len(greyed), axis, facts, look, theme.faded)
             figure.add_trace(trace.update(showlegend=False))
-    _add_dense(figure, facts, axis, theme)
+    if split == "select":
+        _add_dense(figure, facts, axis, theme)
     names = {"macs": "MACs", "params": "parameters", "latency": "latency"}
     return styled(
         figure,
         theme,
         title=f"Accuracy against {names[axis]}" if title is None else title,
         x=_axis_label(axis, rows, facts),
-        y="accuracy on select, %",
+        y=f"accuracy on {split}, %",
     )
 
 

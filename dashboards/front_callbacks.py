@@ -9,10 +9,11 @@ from dash import ClientsideFunction, Dash, Input, Output, Patch, State, ctx, htm
 from dash.exceptions import PreventUpdate
 
 from automl_prune.report import pareto_rows
+from automl_prune.tested import measured_on_test
 from dashboards.figures import chosen_trace, front_figure
 from dashboards.layout import LARGEST_DROP, SLIDERS
 from dashboards.limits import Limits, best_within
-from dashboards.points import classify, latency_hardware
+from dashboards.points import classify, latency_hardware, on_test
 from dashboards.publish import key_numbers
 from dashboards.style import THEMES
 from dashboards.trial_panel import command_line
@@ -21,7 +22,8 @@ from dashboards.wording import milliseconds, percent_of, plural, sentence, short
 if TYPE_CHECKING:
     from automl_prune.reading import StudyReader
     from automl_prune.records import StudyFacts
-    from dashboards.points import Axis
+    from automl_prune.report import ResultRow
+    from dashboards.points import Axis, Split
     from dashboards.style import ThemeName
     from dashboards.view import Snapshot, Studies
 
@@ -86,12 +88,13 @@ def register_front(app: Dash, studies: Studies) -> None:
         Output("front-note", "children"),
         Input("finished", "data"),
         Input("axis", "value"),
+        Input("split", "value"),
         Input("theme", "data"),
         *LIMIT_INPUTS,
         State("chosen", "data"),
     )
     def draw_front(
-        finished: Any, axis: Axis, theme: ThemeName | None, *rest: Any
+        finished: Any, axis: Axis, split: Split, theme: ThemeName | None, *rest: Any
     ) -> tuple[Any, Any]:
         *values, chosen = rest
         if not finished or theme is None:
@@ -100,17 +103,22 @@ def register_front(app: Dash, studies: Studies) -> None:
         snapshot, facts = view.snapshot(), view.reader.facts
         limits = limits_of(values, facts)
         hardware = latency_hardware(snapshot.rows, facts)
+
+        def fits(row: ResultRow) -> bool:
+            return limits.fits(snapshot.by_number[row.number], facts, hardware)
+
         figure = front_figure(
-            snapshot.rows,
+            rows_on(split, snapshot, view.reader),
             facts,
             theme=THEMES[theme],
             axis=axis,
-            fits=(lambda row: limits.fits(row, facts, hardware)) if limits.given() else None,
+            split=split,
+            fits=fits if limits.given() else None,
             chosen=numbers_of(chosen, finished),
             most_drawn=MOST_DRAWN,
             title="",
-        ).update_layout(uirevision=f"{finished[0]}/{axis}", height=480)
-        return figure, _front_note(snapshot, facts, axis)
+        ).update_layout(uirevision=f"{finished[0]}/{axis}/{split}", height=480)
+        return figure, _front_note(snapshot, facts, axis, split)
 
     @app.callback(
         Output("front", "figure", allow_duplicate=True),
@@ -118,18 +126,19 @@ def register_front(app: Dash, studies: Studies) -> None:
         State("chosen", "data"),
         State("finished", "data"),
         State("axis", "value"),
+        State("split", "value"),
         State("theme", "data"),
         prevent_initial_call=True,
     )
     def circle_chosen(
-        _: Any, chosen: Any, finished: Any, axis: Axis, theme: ThemeName | None
+        _: Any, chosen: Any, finished: Any, axis: Axis, split: Split, theme: ThemeName | None
     ) -> Patch:
         """After the trial is shown: drawing the figure again is the slowest part of a click."""
         if not finished or theme is None:
             raise PreventUpdate
         view = studies.view(finished[0])
         trace = chosen_trace(
-            view.snapshot().rows,
+            rows_on(split, view.snapshot(), view.reader),
             view.reader.facts,
             chosen=numbers_of(chosen, finished),
             axis=axis,
@@ -192,6 +201,11 @@ def register_front(app: Dash, studies: Studies) -> None:
         return {"study": finished[:2], "numbers": [int(title.rpartition(" ")[2])]}
 
 
+def rows_on(split: Split, snapshot: Snapshot, study: StudyReader) -> list[ResultRow]:
+    """The rows that a figure shows: all of them, or those whose model was measured on ``test``."""
+    return snapshot.rows if split == "select" else on_test(snapshot.rows, measured_on_test(study))
+
+
 def numbers_of(chosen: Any, finished: Any) -> list[int]:
     """Chosen trials of the study that is shown; those of another one do not count."""
     if not chosen or not finished or chosen["study"] != finished[:2]:
@@ -234,7 +248,12 @@ def _limit_texts(limits: Limits, facts: StudyFacts) -> list[str]:
     ]
 
 
-def _front_note(snapshot: Snapshot, facts: StudyFacts, axis: Axis) -> str:
+def _front_note(snapshot: Snapshot, facts: StudyFacts, axis: Axis, split: Split) -> str:
+    if split == "test":
+        return (
+            "Test is read for picked models alone: `automl-prune pick`. To choose by it makes it "
+            "another select."
+        )
     hidden = classify(snapshot.rows, facts, axis).hidden
     failed = sum(row.state == "failed" for row in snapshot.rows)
     parts = ["Up and to the left is better. Of a dense crowd one point per spot is drawn."]

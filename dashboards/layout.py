@@ -146,6 +146,7 @@ def _front_card() -> html.Section:
                         {"macs": "MACs", "params": "parameters", "latency": "latency"},
                         "macs",
                     ),
+                    _radio("split", "Up:", {"select": "select", "test": "test"}, "select"),
                     html.Div(
                         [
                             html.Button("PNG", id="save-png", type="button"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from automl_prune.pareto import front
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
+    from automl_prune.tested import OnTest
 
 Axis = Literal["macs", "params", "latency"]
+Split = Literal["select", "test"]
 PointClass = Literal["front", "dominated", "uniform", "stopped", "infeasible"]
 CLASSES: tuple[PointClass, ...] = get_args(PointClass)
 
@@ -87,6 +90,15 @@ def classify(rows: Sequence[ResultRow], facts: StudyFacts, axis: Axis = "macs") 
         uniform_front=tuple(_front(by_class["uniform"], axis)),
         hidden=len(measured) - len(placed),
     )
+
+
+def on_test(rows: Sequence[ResultRow], tested: Mapping[int, OnTest]) -> list[ResultRow]:
+    """Rows whose model was measured on ``test``, with that accuracy in place of the other."""
+    return [
+        dataclasses.replace(row, accuracy=tested[row.number].accuracy)
+        for row in rows
+        if row.number in tested and row.accuracy is not None
+    ]
 
 
 def _front(rows: Sequence[ResultRow], axis: Axis) -> list[ResultRow]:

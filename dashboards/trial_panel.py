@@ -9,6 +9,7 @@ from dash import dcc, html
 
 from automl_prune.errors import AutoMLPruneError
 from automl_prune.records import FailureRecord, TrialRecord
+from automl_prune.tested import measured_on_test
 from dashboards.layer_figures import prunable
 from dashboards.trial_figures import channels_figure, loss_figure, trajectory_figure
 from dashboards.wording import duration, milliseconds, percent_of, plural, short_count, size
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from automl_prune.reading import StudyReader
     from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
+    from automl_prune.tested import OnTest
     from dashboards.style import Theme
 
 GRAPH_CONFIG: Any = {
@@ -53,7 +55,9 @@ def trial_panel(study: StudyReader, row: ResultRow, *, shown_url: str) -> list[A
     if isinstance(record, FailureRecord):
         return _failed(row, record)
     return [
-        _facts_table(row, record, study.facts),
+        _facts_table(
+            row, record, study.facts, measured_on_test(study, [row.number]).get(row.number)
+        ),
         _files(study, row),
         command_line(study, f"--trial {row.number}", f"trial-{row.number}", shown_url),
     ]
@@ -109,7 +113,9 @@ def command_line(study: StudyReader, options: str, folder: str, shown_url: str) 
     )
 
 
-def _facts_table(row: ResultRow, record: TrialRecord, facts: StudyFacts) -> html.Table:
+def _facts_table(
+    row: ResultRow, record: TrialRecord, facts: StudyFacts, on_test: OnTest | None
+) -> html.Table:
     latency = record.latency
     pairs = [
         ("Kind", "uniform pruning (ratios held)" if record.kind == "baseline" else "search"),
@@ -118,6 +124,12 @@ def _facts_table(row: ResultRow, record: TrialRecord, facts: StudyFacts) -> html
         ("Accuracy on select", f"{record.accuracy:.2f} %"),
         ("  to dense", f"{record.accuracy - facts.dense_accuracy:+.2f} points"),
         ("  before fine-tuning", f"{record.accuracy_before_finetuning:.2f} %"),
+        (
+            "Accuracy on test",
+            "not read; `pick` reads it"
+            if on_test is None
+            else f"{on_test.accuracy:.2f} % of {on_test.num_images:,} images",
+        ),
         ("MACs", f"{record.macs:,} ({percent_of(record.macs, facts.dense_macs)})"),
         ("Parameters", f"{record.params:,} ({percent_of(record.params, facts.dense_params)})"),
         (

@@ -14,6 +14,7 @@ from automl_prune.cli.shipping_verbs import formats_of, show_exports
 
 if TYPE_CHECKING:
     from automl_prune.manifest import Manifest
+    from automl_prune.reading import StudyReader
 
 
 def register(app: typer.Typer) -> None:
@@ -102,10 +103,30 @@ def pick(
     with handle.model_folder(row.number) as folder:
         manifest = take_model(folder, out, trusted=trusted, data_root=data_root, device=device)
     _show_manifest(out, manifest)
+    _note_test(handle, row.number, manifest)
     if wanted:
         from automl_prune.export import export_folder
 
         show_exports(out, export_folder(out, wanted, trusted=trusted, data_root=data_root))
+
+
+def _note_test(study: StudyReader, number: int, manifest: Manifest) -> None:
+    """For the explorer, which shows the accuracy on test of those trials that were picked."""
+    from automl_prune.errors import EnvironmentProblemError
+    from automl_prune.tested import note_test
+
+    if manifest.test is None:
+        return
+    try:
+        note_test(
+            study,
+            number,
+            accuracy=manifest.test.accuracy,
+            num_images=manifest.test.num_images,
+            weights_digest=manifest.weights_digest,
+        )
+    except EnvironmentProblemError as error:
+        warn(f"note: the dashboard will not show the accuracy on test: {error}")
 
 
 def _show_manifest(folder: Path, manifest: Manifest) -> None:

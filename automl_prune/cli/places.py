@@ -147,7 +147,7 @@ def storage_to_show(study: str | None, storage: str | None) -> tuple[str, str | 
         if (place.default_storage or place.embedded) and not place.begun:
             raise StudyNotFoundError(_nothing_here(place))
         return place.url, place.name
-    if storage:
+    if storage and storage != EMBEDDED:
         return storage, None
     begun = _begun()
     if len(begun) == 1:

@@ -68,8 +68,11 @@ def split_training_images(
             )
         num_search = max(1, round(len(chosen) * search_fraction))
         num_select = max(1, round(len(chosen) * select_fraction))
-        if num_search + num_select >= len(chosen):
-            num_search = num_select = 1
+        while num_search + num_select >= len(chosen):  # one image at least is left to train on
+            if num_search > num_select:
+                num_search -= 1
+            else:
+                num_select -= 1
         parts["search"].append(chosen[:num_search])
         parts["select"].append(chosen[num_search : num_search + num_select])
         parts["train"].append(chosen[num_search + num_select :])

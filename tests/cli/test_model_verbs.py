@@ -1,18 +1,20 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from test_atomic import largest_file
 
 import automl_prune
+from automl_prune.cli import main
+from automl_prune.cli.places import open_for_reading
 from automl_prune.manifest import read_manifest
+from automl_prune.tested import OnTest, measured_on_test
 
 
 @pytest.fixture(scope="module")
 def picked_folder(searched_folder, tmp_path_factory):
-    from automl_prune.cli import main
-
     out = tmp_path_factory.mktemp("picked") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(searched_folder)
@@ -49,8 +51,6 @@ def test_verify_json_lists_every_line(picked, shown):
 
 def test_verify_exits_1_and_shows_the_line_that_differs(picked, refused, capsys):
     edit(picked, macs=123_456)
-    from automl_prune.cli import main
-
     assert main(["verify", "model"]) == 1
     captured = capsys.readouterr()
     (line,) = [line for line in captured.out.splitlines() if "DIFFERS" in line]
@@ -138,3 +138,15 @@ def test_a_full_disk_while_picking_leaves_the_previous_model(searched, shown, re
         message = refused("pick", "tiny", "--trial", str(rows[2]["trial"]), "--out", "out")
     assert "the limit on a file's size is reached" in message
     assert {path.name: path.read_bytes() for path in (searched / "out").iterdir()} == before
+
+
+def test_accuracy_on_test_of_a_picked_model_is_noted_for_the_dashboard(searched, shown, capsys):
+    shown("pick", "tiny", "--trial", "2", "--out", "out")
+    test = read_manifest(Path("out")).test
+    found = measured_on_test(open_for_reading("tiny", None))
+    assert found == {2: OnTest(accuracy=test.accuracy, num_images=test.num_images)}
+    folder = Path("runs/tiny/artifacts/tested")
+    shutil.rmtree(folder)
+    folder.write_text("a file where the folder should be")
+    assert main(["pick", "tiny", "--trial", "2", "--out", "out"]) == 0
+    assert "will not show the accuracy on test" in capsys.readouterr().err

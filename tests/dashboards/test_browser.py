@@ -142,31 +142,36 @@ def test_the_page_loads_from_here_alone_and_fits_the_window(browser, explorer, s
         picture(page, f"explorer-{device}-{theme}", whole=True)
 
 
-def test_a_trial_that_finishes_now_appears_without_a_reload(browser, explorer, study):
+def test_trials_of_workers_appear_without_a_reload(browser, explorer, study):
     folder, url, reader = study
     before = reader.finished_count()
+    target = before + 6
     with opened(browser, base=base_of(explorer)) as page:
+        page.set_default_timeout(90_000)  # two workers and a browser on what may be two cores
         page.goto(explorer)
         wait_for_front(page)
         page.evaluate("window.notReloaded = true")
         assert f"{before} of" in page.inner_text("#live")
-        volume = page.inner_text("#verdict")
-        process = start_verb(
-            "search", "seen.toml", "--storage", url, "--trials", str(before + 2), folder=folder
-        )
-        page.wait_for_function("/ worker/.test(document.querySelector('#live').innerText)")
+        verdict = page.inner_text("#verdict")
+        page.get_by_text("Progress", exact=True).click()
+        launched = ("launch", "seen.toml", "--storage", url, "--workers", "2")
+        process = start_verb(*launched, "--trials", str(target), folder=folder)
+        live = "document.querySelector('#live').innerText"
+        page.wait_for_function(f"{live}.includes('of {target}') && {live}.includes('2 workers')")
         page.wait_for_function(
-            f"document.querySelector('#live').innerText.startsWith('{before + 2} of')"
+            "document.querySelector('#tab-content').innerText.includes('at work')"
         )
+        picture(page, "explorer-live")
+        page.wait_for_function(f"{live}.startsWith('{target} of')")
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 0, output
         page.wait_for_function(
             "(now) => { const box = document.querySelector('#front .js-plotly-plot');"
             " return box._fullData.some((t) => (t.customdata || []).some((d) => d[0] === now)); }",
-            arg=before + 1,
+            arg=target - 1,
         )
         page.wait_for_function(
-            "(old) => document.querySelector('#verdict').innerText !== old", arg=volume
+            "(old) => document.querySelector('#verdict').innerText !== old", arg=verdict
         )
         assert page.evaluate("window.notReloaded") is True
 
@@ -343,7 +348,7 @@ def test_the_optuna_dashboard_shows_our_figures_and_artifacts(browser, study):
         picture(page, "optuna-dashboard", whole=True)
 
 
-def test_report_is_one_page_that_needs_nothing_else(browser, study, tmp_path):
+def test_report_and_accuracy_on_test_of_a_picked_model(browser, explorer, study):
     folder, url, reader = study
     number = str(pick(reader.rows(), reader.facts, knee=True).number)
     for words in (
@@ -353,6 +358,15 @@ def test_report_is_one_page_that_needs_nothing_else(browser, study, tmp_path):
         process = start_verb(*words, folder=folder)
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 0, output
+    with opened(browser, base=base_of(explorer)) as page:
+        page.goto(explorer)
+        wait_for_front(page)
+        page.locator("#split").get_by_text("test").click()
+        page.wait_for_function(
+            "document.querySelector('#front .ytitle').textContent.includes('on test')"
+        )
+        assert set(points_of(page)) == {int(number)}
+        assert " images" in page.inner_text("#trial")
     for size, device in ((LAPTOP, "laptop"), (PHONE, "phone")):
         address = (folder / "report.html").as_uri()
         with opened(browser, size=size, dark=size is PHONE, base=address) as page:

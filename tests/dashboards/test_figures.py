@@ -130,3 +130,11 @@ def test_without_a_finished_trial_only_the_dense_model_is_drawn():
     for rows in ([], ROWS[-1:]):
         assert set(traces(front_figure(rows, FACTS))) == {"chosen", "dense model"}
         assert not hypervolume_figure(rows, FACTS).data
+
+
+def test_on_test_the_dense_model_is_left_out():
+    rows = [row(0, 90.0, 500_000)]
+    figure = front_figure(rows, invent_facts(), split="test")
+    assert figure.layout.yaxis.title.text == "accuracy on test, %"
+    assert "dense model" not in [trace.name for trace in figure.data]
+    assert not figure.layout.shapes

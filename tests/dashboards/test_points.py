@@ -4,7 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from invented import invent_facts, latency, row
 
-from dashboards.points import CLASSES, classify, cost_of, dense_cost, latency_hardware, thinned
+from automl_prune.tested import OnTest
+from dashboards.points import (
+    CLASSES,
+    classify,
+    cost_of,
+    dense_cost,
+    latency_hardware,
+    on_test,
+    thinned,
+)
 
 FACTS = invent_facts()
 
@@ -73,3 +82,10 @@ def test_costs():
     one = row(0, 90.0, 500_000)
     assert (cost_of(one, "macs"), cost_of(one, "params")) == (500_000, 25_000)
     assert cost_of(one, "latency") == 5.0
+
+
+def test_on_test_only_those_that_were_picked_stand():
+    rows = [row(0, 90.0, 500_000), row(1, 85.0, 400_000), row(2, None, None, state="failed")]
+    known = {0: OnTest(accuracy=88.5, num_images=100), 2: OnTest(accuracy=1.0, num_images=1)}
+    assert [(r.number, r.accuracy, r.macs) for r in on_test(rows, known)] == [(0, 88.5, 500_000)]
+    assert rows[0].accuracy == 90.0

@@ -2,6 +2,7 @@ import json
 
 from plotly.utils import PlotlyJSONEncoder
 
+from automl_prune.tested import note_test
 from dashboards.style import LIGHT
 from dashboards.trial_panel import (
     channels_panel,
@@ -89,3 +90,11 @@ def test_a_uniform_trial_has_no_ratios_that_move(stored_study):
     assert "Held fixed" in text
     assert "graph-ratios" not in text
     assert "graph-losses" in text
+
+
+def test_accuracy_on_test_is_shown_once_it_was_read(stored_study):
+    assert "not read" in panel(stored_study, 4)
+    digest = stored_study.record(4).weights_digest
+    note_test(stored_study, 4, accuracy=81.25, num_images=400, weights_digest=digest)
+    assert "81.25 % of 400 images" in panel(stored_study, 4)
+    assert "not read" in panel(stored_study, 6)
