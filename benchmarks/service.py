@@ -5,9 +5,9 @@
 On one PostgreSQL (started by this program), in one run, side by side: our storage, and plain
 Optuna with the same sampler (multivariate TPE over 40 keep ratios and one λ, two objectives, three
 notes per trial). Bookkeeping is the time of ask and tell less that of the sampler: ours is timed
-inside, plain Optuna's is that of the same calls on a study in memory. Ours carries every trial over
-to Optuna's tables in a thread, while the next trial computes; that is timed beside it. Throughput: workers are processes whose trials take no time, with
-random proposals.
+inside, plain Optuna's is that of the same calls on a study in memory. Ours carries every trial
+over to Optuna's tables in a thread, while the next trial computes; that is timed beside it.
+Throughput: workers are processes whose trials take no time, with random proposals.
 """
 
 from __future__ import annotations
