@@ -48,6 +48,7 @@ class _Local:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    starts: int = 0
     restart_at: float = 0.0
     crashes: int = 0
     """At once after the start, in a row."""
@@ -155,7 +156,8 @@ class Launch:
         if code == 0:
             worker.done = True
             return
-        if code == USERS_MISTAKE:
+        if code == USERS_MISTAKE and worker.starts == 1:
+            # Later it is a storage that was away, or the like: that passes, or comes again.
             raise EnvironmentProblemError(_last_words(worker, "ended with"))
         holds_trial = any(w.pid == pid and w.trial is not None for w in self._handle.workers())
         soon = time_now - worker.started < SOON_S and not holds_trial
@@ -183,6 +185,7 @@ class Launch:
                 preexec_fn=_stop_with_parent,
             )
         worker.started = time.monotonic()
+        worker.starts += 1
 
     def _stop(self) -> None:
         """Have every worker hand its trial back; a second signal interrupts the wait."""

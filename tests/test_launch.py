@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 
 import pytest
 
@@ -72,3 +73,26 @@ def test_a_stop_has_the_workers_hand_back_their_trials(handle, tmp_path):
     assert not Launch(handle, devices=["cpu"], log_dir=tmp_path, should_stop=stop).run()
     assert {trial.state for trial in handle.open_trials()} <= {"waiting"}
     assert handle.workers() == []
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("storage_url", ["postgres"], indirect=True)
+def test_a_worker_that_finds_the_storage_away_when_started_again_is_tried_again(handle, tmp_path):
+    """A killed worker's successor ends with 2 like a mistake; the next one finds everything."""
+    seen = []
+
+    def on_look(local):
+        pid = local[0].pid
+        busy = any(w.pid == pid and w.trial is not None for w in handle.workers())
+        if not seen and busy:
+            seen.append(pid)
+            launch_._workers[0].command = [sys.executable, "-c", "exit(2)"]
+            os.kill(pid, signal.SIGKILL)
+        elif seen and local[0].state == "restarting" and launch_._workers[0].starts > 1:
+            launch_._workers[0].command = worker_command
+
+    launch_ = Launch(handle, devices=["cpu"], log_dir=tmp_path, on_look=on_look)
+    worker_command = launch_._workers[0].command
+    assert launch_.run()
+    assert launch_._workers[0].starts >= 3
+    assert handle.finished_count() == 4
