@@ -23,7 +23,7 @@ from automl_prune.cli.screens import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from automl_prune.reading import WorkerRow
+    from automl_prune.reading import OpenTrial, WorkerRow
     from automl_prune.records import StudyFacts
     from automl_prune.report import ResultRow
 
@@ -90,7 +90,7 @@ def status(
         ("trials", ", ".join(f"{number} {state}" for state, number in sorted(states.items()))),
         (
             "open",
-            ", ".join(f"trial {trial.number} {trial.state}" for trial in handle.open_trials()),
+            ", ".join(_open_text(trial) for trial in handle.open_trials()),
         ),
         ("workers", "\n".join(_worker_text(worker) for worker in handle.workers())),
         (
@@ -103,6 +103,11 @@ def status(
         ("so far", comparison.sentence),
     ]
     print_pairs((name, value) for name, value in pairs if value)
+
+
+def _open_text(trial: OpenTrial) -> str:
+    again = f" (attempt {trial.attempts})" if trial.attempts > 1 else ""
+    return f"trial {trial.number} {trial.state}{again}"
 
 
 def _worker_text(worker: WorkerRow) -> str:
