@@ -27,6 +27,8 @@ def dashboard(*words, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        # in the background of a shell Ctrl-C is ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         lines = []

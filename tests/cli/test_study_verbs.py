@@ -59,6 +59,11 @@ def test_the_same_study_twice_gives_the_same_front_bit_for_bit(here, searched_fo
     assert front(here) == front(searched_folder)
 
 
+def hear_ctrl_c():
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("after", ["dense model", "trial   0"])
 def test_ctrl_c_ends_cleanly_and_the_next_call_ends_at_the_same_results(
     here, searched_folder, shown, after
@@ -77,6 +82,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_call_ends_at_the_same_results(
         text=True,
         cwd=here,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=hear_ctrl_c,
     )
     for line in process.stdout:
         if line.startswith(after):
