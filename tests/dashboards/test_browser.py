@@ -161,7 +161,6 @@ def test_trials_of_workers_appear_without_a_reload(browser, explorer, study):
         page.wait_for_function(
             "document.querySelector('#tab-content').innerText.includes('at work')"
         )
-        picture(page, "explorer-live")
         page.wait_for_function(f"{live}.startsWith('{target} of')")
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 0, output
