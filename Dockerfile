@@ -1,7 +1,7 @@
 FROM python:3.12-slim
 
 RUN useradd --create-home --uid 10001 automl \
-    && install --directory --owner automl /artifacts /work
+    && install --directory --owner automl /artifacts
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY automl_prune automl_prune
@@ -10,6 +10,6 @@ COPY dashboards dashboards
 RUN pip install --no-cache-dir '.[dashboard,onnx]' && rm -rf /src/*
 
 USER automl
-WORKDIR /work
+WORKDIR /home/automl
 ENTRYPOINT ["automl-prune"]
 CMD ["--help"]
