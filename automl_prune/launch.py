@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import ctypes
 import logging
 import os
 import signal
@@ -12,9 +11,11 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from automl_prune.errors import EnvironmentProblemError, StorageError
+from automl_prune.trial_process import signal_when_parent_dies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +35,6 @@ CRASHES_AT_ONCE = 4
 storage's to count.)"""
 REAP_EVERY_S = 10.0
 USERS_MISTAKE = 2
-INTERRUPTED = 130
-PR_SET_PDEATHSIG = 1
 COMMAND = "import sys; from automl_prune.cli import main; sys.exit(main())"
 
 
@@ -94,11 +93,7 @@ class Launch:
             StorageError: several workers on a SQLite file.
         """
         if len(devices) > 1 and handle.storage.is_sqlite:
-            raise StorageError(
-                f"{handle.storage.shown} is a SQLite file, which serves one worker; for "
-                f"{len(devices)} workers give a server with --storage postgresql://..., or have "
-                "one started in the run folder with --storage embedded"
-            )
+            raise several_on_a_file(handle.storage.shown, len(devices))
         self._handle = handle
         self._on_look = on_look
         self._should_stop = should_stop
@@ -182,7 +177,7 @@ class Launch:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the workers through us, once
-                preexec_fn=_stop_with_parent,
+                preexec_fn=partial(signal_when_parent_dies, signal.SIGTERM),
             )
         worker.started = time.monotonic()
         worker.starts += 1
@@ -207,16 +202,19 @@ class Launch:
                         worker.process.wait(timeout=2.0)
 
 
+def several_on_a_file(shown: str, workers: int) -> StorageError:
+    """The error for several workers on a SQLite file, with both ways out."""
+    return StorageError(
+        f"{shown} is a SQLite file, which serves one worker; for {workers} workers give a server "
+        "with --storage postgresql://..., or have one of the study's own with --storage embedded"
+    )
+
+
 def _command(name: str, device: str, trusted: Sequence[str]) -> list[str]:
     words = [sys.executable, "-c", COMMAND, "worker", "--study", name, "--device", device]
     for package in trusted:
         words += ["--trust", package]
     return words
-
-
-def _stop_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _shown(worker: _Local) -> LocalWorker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from automl_prune.errors import SchemaError
 
@@ -140,6 +140,38 @@ class FailureRecord:
     log: str
     """Traceback and the last log lines."""
     version: int = RECORD_VERSION
+
+
+class BegunTrial(Protocol):
+    """What is known of a trial when it begins."""
+
+    @property
+    def kind(self) -> TrialKind:
+        """Search or baseline."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random in it."""
+
+    @property
+    def trade_off(self) -> float:
+        """λ."""
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Starting keep ratio per group."""
+
+
+def failure_of(trial: BegunTrial, error: str, log: str = "") -> FailureRecord:
+    """What a trial leaves that failed: why, in one line, and what else is known."""
+    return FailureRecord(
+        kind=trial.kind,
+        seed=trial.seed,
+        trade_off=trial.trade_off,
+        start_ratios=trial.ratios,
+        error=error,
+        log=log,
+    )
 
 
 VOLATILE = frozenset({"latency", "phase_s", "hardware", "versions"})

@@ -25,7 +25,7 @@ from automl_prune.manifest import (
     describe_trial,
 )
 from automl_prune.modelfile import save_model_folder
-from automl_prune.records import FailureRecord, TrialRecord
+from automl_prune.records import failure_of
 from automl_prune.stopping import FailureCount
 from automl_prune.trial import run_trial
 from automl_prune.trial_state import TrialInterruptedError
@@ -33,6 +33,7 @@ from automl_prune.trial_state import TrialInterruptedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from automl_prune.records import BegunTrial, FailureRecord, TrialRecord
     from automl_prune.study import Assignment, StudyHandle
     from automl_prune.trial import TrialOutcome
     from automl_prune.trial_state import TrialCheckpoint, TrialProgress
@@ -238,14 +239,11 @@ def manifest_of(bench: Workbench, number: int, outcome: TrialOutcome) -> Manifes
     )
 
 
-def describe_failure(assignment: Assignment, error: Exception) -> FailureRecord:
+def describe_failure(assignment: BegunTrial, error: Exception) -> FailureRecord:
     """What a failed trial leaves."""
     first_line = str(error).partition("\n")[0]
-    return FailureRecord(
-        kind=assignment.kind,
-        seed=assignment.seed,
-        trade_off=assignment.trade_off,
-        start_ratios=assignment.ratios,
-        error=f"{type(error).__name__}: {first_line}"[:500],
+    return failure_of(
+        assignment,
+        f"{type(error).__name__}: {first_line}"[:500],
         log="".join(traceback.format_exception(error))[-LOG_CHARACTERS:],
     )

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import threading
 import time
 import uuid
@@ -24,7 +23,7 @@ import sqlalchemy as sa
 from automl_prune.errors import ConfigError, StudyMismatchError
 from automl_prune.keeping import Freed, StudyKeeper
 from automl_prune.reading import CURVES_FILE, OpenTrial, WorkerRow, artifact_location, find_study
-from automl_prune.records import FailureRecord, to_json
+from automl_prune.records import failure_of, to_json
 from automl_prune.seeds import trial_seed
 from automl_prune.space import Space, constraint_values, objective_values
 from automl_prune.storage.artifacts import to_column
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from automl_prune.config import StudyConfig
     from automl_prune.proposals import Proposer
     from automl_prune.publishing import Publisher
-    from automl_prune.records import StudyFacts, TrialCurves, TrialKind, TrialRecord
+    from automl_prune.records import FailureRecord, StudyFacts, TrialCurves, TrialKind, TrialRecord
     from automl_prune.storage import StudyStorage
     from automl_prune.storage.tables import DataRow
 
@@ -63,7 +62,7 @@ __all__ = ["Assignment", "Freed", "OpenTrial", "StudyHandle", "WorkerRow"]
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = float(os.environ.get("AUTOML_PRUNE_LEASE_S", "90"))
+LEASE_S = 90.0
 """A worker that is silent for so long loses its trial to another one."""
 PUBLISH_AT_ONCE = 8
 """Trials carried over to Optuna's tables under one lock, so that no worker does it all."""
@@ -217,7 +216,8 @@ class StudyHandle(StudyKeeper):
         """
         values = objective_values(self.config, record)
         if not all(math.isfinite(value) for value in values):
-            return self.fail(assignment, _not_finite(assignment, values))
+            error = f"its objectives are no numbers: accuracy {values[0]:g}, cost {values[1]:g}"
+            return self.fail(assignment, failure_of(assignment, error))
         contents = {name: path.read_bytes() for name, path in artifacts.items()}
         contents[CURVES_FILE] = to_json(curves).encode()
         kept = [self.artifacts.put(name, content) for name, content in contents.items()]
@@ -443,14 +443,3 @@ def _create(
 def _assignment(slot: Slot) -> Assignment:
     fields = {field.name for field in dataclasses.fields(Assignment)}
     return Assignment(**{name: getattr(slot, name) for name in fields})
-
-
-def _not_finite(assignment: Assignment, values: tuple[float, float]) -> FailureRecord:
-    return FailureRecord(
-        kind=assignment.kind,
-        seed=assignment.seed,
-        trade_off=assignment.trade_off,
-        start_ratios=assignment.ratios,
-        error=f"its objectives are no numbers: accuracy {values[0]:g}, cost {values[1]:g}",
-        log="",
-    )

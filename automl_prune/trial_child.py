@@ -159,7 +159,7 @@ class TrialChild:
         self._orders = orders
         log = self._process.stdout
         assert log is not None
-        reader = threading.Thread(target=self._keep_log, args=(log.fileno(), log), daemon=True)
+        reader = threading.Thread(target=self._keep_log, args=(log,), daemon=True)
         reader.start()
         threading.Thread(
             target=self._listen, args=(said, self._events, reader), daemon=True
@@ -177,7 +177,7 @@ class TrialChild:
         log.join(timeout=1.0)
         events.put(None)
 
-    def _keep_log(self, _: int, stream: Any) -> None:
+    def _keep_log(self, stream: Any) -> None:
         with stream:
             for line in stream:
                 self._log.append(line.decode(errors="replace").rstrip())

@@ -24,6 +24,7 @@ from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
 from automl_prune.records import StudyFacts, from_json, to_json
 
 if TYPE_CHECKING:
+    from automl_prune.records import TrialKind
     from automl_prune.trial_state import TrialProgress
     from automl_prune.workbench import Workbench
 
@@ -37,7 +38,7 @@ class TrialRequest:
     """One trial, as a worker asks for it."""
 
     number: int
-    kind: str
+    kind: TrialKind
     ratios: dict[str, float]
     trade_off: float
     seed: int
@@ -108,10 +109,15 @@ def main(arguments: list[str]) -> int:
         _run(bench, TrialRequest(**order), voice, ear)
 
 
+def signal_when_parent_dies(number: int) -> None:
+    """Have the kernel send this process a signal when its parent is gone (Linux alone)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def die_with(parent: int) -> None:
     """See that this process is killed when its parent is gone, however that ended."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_dies(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it was gone before we asked
 
@@ -164,7 +170,7 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
             bench,
             request.ratios,
             request.trade_off,
-            kind=request.kind,  # type: ignore[arg-type]
+            kind=request.kind,
             seed=request.seed,
             on_progress=moved,
             checkpoints=checkpoints,
@@ -183,7 +189,7 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
     except EnvironmentProblemError as error:
         voice.say("refused", kind=type(error).__name__, message=str(error))
     except Exception as error:  # whatever a model, a metric or data can raise is a failed trial
-        voice.say("failed", failure=to_json(describe_failure(request, error)))  # type: ignore[arg-type]
+        voice.say("failed", failure=to_json(describe_failure(request, error)))
     else:
         voice.say("done", record=to_json(outcome.record), curves=to_json(outcome.curves))
 

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Literal
 
 from automl_prune.errors import EnvironmentProblemError
 from automl_prune.manifest import MANIFEST_FILE, WEIGHTS_FILE
-from automl_prune.records import FailureRecord, TrialCurves, TrialRecord, from_json
+from automl_prune.records import (
+    FailureRecord,
+    TrialCurves,
+    TrialRecord,
+    failure_of,
+    from_json,
+)
 from automl_prune.stopping import FailureCount
 from automl_prune.trial_child import ChildDiedError, Event, TrialChild, refusal, wait_until
 
@@ -216,7 +222,12 @@ class Worker:
             failure = (
                 from_json(FailureRecord, event["failure"])
                 if event["event"] == "failed"
-                else _too_late(assignment, event["seconds"])
+                else failure_of(
+                    assignment,
+                    f"not done within its deadline of {event['seconds']:g} s "
+                    "(compute.trial_deadline_s)",
+                    log=f"attempt {assignment.attempt} on trial {assignment.number} was ended",
+                )
             )
             counted = self._handle.fail(assignment, failure)
         if not counted:
@@ -232,14 +243,3 @@ class Worker:
         detail: Event | None = None,
     ) -> None:
         self._on_event(WorkerEvent(what=what, assignment=assignment, ending=ending, detail=detail))
-
-
-def _too_late(assignment: Assignment, seconds: float) -> FailureRecord:
-    return FailureRecord(
-        kind=assignment.kind,
-        seed=assignment.seed,
-        trade_off=assignment.trade_off,
-        start_ratios=assignment.ratios,
-        error=f"not done within its deadline of {seconds:g} s (compute.trial_deadline_s)",
-        log=f"attempt {assignment.attempt} on trial {assignment.number} was ended",
-    )

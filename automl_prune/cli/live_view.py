@@ -7,8 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from automl_prune.cli.progress import PLAIN_EVERY_S
-from automl_prune.cli.screens import duration, say
+from automl_prune.cli.progress import PLAIN_EVERY_S, Clock
+from automl_prune.cli.screens import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +40,7 @@ def live_view(handle: StudyHandle) -> Iterator[Callable[[list[LocalWorker]], Non
 class _View:
     def __init__(self, handle: StudyHandle) -> None:
         self._handle = handle
-        self._since = time.monotonic()
-        self._at_start = handle.finished_count()
+        self._clock = Clock(handle.target(), handle.finished_count())
         self._last_line = 0.0
         self._last_finished = -1
 
@@ -91,11 +90,9 @@ class _View:
         return table
 
     def _left(self, finished: int) -> str:
-        done = finished - self._at_start
-        if done < 1:
-            return ""
-        each_s = (time.monotonic() - self._since) / done
-        return f", about {duration(each_s * max(self._handle.target() - finished, 0))} left"
+        self._clock.finished, self._clock.target = finished, self._handle.target()
+        left = self._clock.left()
+        return f", {left}" if left else ""
 
 
 def _fraction(worker: WorkerRow) -> float:

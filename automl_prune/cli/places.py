@@ -144,8 +144,7 @@ def storage_to_show(study: str | None, storage: str | None) -> tuple[str, str | 
     """
     if study is not None:
         place = locate(study, storage)
-        if (place.default_storage or place.embedded) and not place.begun:
-            raise StudyNotFoundError(_nothing_here(place))
+        _require_begun(place)
         return place.url, place.name
     if storage and storage != EMBEDDED:
         return storage, None
@@ -167,11 +166,16 @@ def open_existing(place: Place) -> StudyStorage:
         StudyNotFoundError: the default storage does not exist.
         StorageError: the storage cannot be reached.
     """
-    if (place.default_storage or place.embedded) and not place.begun:
-        raise StudyNotFoundError(_nothing_here(place))
+    _require_begun(place)
     from automl_prune.storage import open_storage
 
     return open_storage(place.url, must_exist=True)
+
+
+def _require_begun(place: Place) -> None:
+    """Reading makes nothing: a storage of the run folder must be there."""
+    if (place.default_storage or place.embedded) and not place.begun:
+        raise StudyNotFoundError(_nothing_here(place))
 
 
 def _begun() -> list[str]:

@@ -89,7 +89,7 @@ def trial_line(event: object, dense_macs: int | None = None) -> str | None:
     return None
 
 
-class _Clock:
+class Clock:
     """Time left of a search, from the trials that ended in this call."""
 
     def __init__(self, target: int, finished: int) -> None:
@@ -116,7 +116,7 @@ class PlainLines:
     """One line per finished trial, and one in a while from inside a long one."""
 
     def __init__(self, target: int, finished: int, title: str = "dense model") -> None:
-        self._clock = _Clock(target, finished)
+        self._clock = Clock(target, finished)
         self._title = title
         self._last_line = time.monotonic()
         self._number = 0
@@ -160,7 +160,7 @@ class Bars:
 
     def __init__(self, progress: Progress, target: int, finished: int, title: str) -> None:
         self._progress = progress
-        self._clock = _Clock(target, finished)
+        self._clock = Clock(target, finished)
         self._title = title
         self._study: TaskID | None = None
         self._trial: TaskID | None = None

@@ -22,6 +22,8 @@ from automl_prune.cli.screens import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from automl_prune.cli.places import Place
     from automl_prune.config import StudyConfig
     from automl_prune.inspection import Inspection
@@ -180,7 +182,7 @@ def search(
     from automl_prune.cli.progress import search_display
 
     place = locate(study, storage, overrides)
-    handle = _stored(place)
+    handle = stored(place)
     config = handle.config if handle is not None else _config_of(place)
     target = trials if trials is not None else (place.config or config).search.trials
     finished = handle.finished_count() if handle is not None else 0
@@ -205,7 +207,7 @@ def search(
             on_dense_progress=display.dense,
         )
         if handle is None:
-            handle = _begin(place, config, bench)
+            handle = begin(place, config, bench, place.artifact_dir)
         handle.device = device
         handle.set_target(target)
         with closing(handle), stop.on_signals():
@@ -241,7 +243,7 @@ def _config_of(place: Place) -> StudyConfig:
     return StudyHandle.load(open_existing(place), place.name).config
 
 
-def _stored(place: Place) -> StudyHandle | None:
+def stored(place: Place) -> StudyHandle | None:
     """The stored study if it was begun before, checked against the file; makes nothing."""
     from automl_prune.cli.places import open_existing
     from automl_prune.errors import StudyNotFoundError
@@ -260,14 +262,14 @@ def _stored(place: Place) -> StudyHandle | None:
     return handle
 
 
-def _begin(place: Place, config: StudyConfig, bench: Workbench) -> StudyHandle:
+def begin(place: Place, config: StudyConfig, bench: Workbench, artifact_dir: Path) -> StudyHandle:
     """Make the study, and leave its dense weights where workers find them."""
     from automl_prune.storage import open_storage
     from automl_prune.study import StudyHandle
 
     place.make_database_folder()
     handle = StudyHandle.create_or_check(
-        open_storage(place.url), config, bench.facts, place.artifact_dir
+        open_storage(place.url), config, bench.facts, artifact_dir
     )
     bench.keep_dense(handle.dense_dir)
     return handle

@@ -77,20 +77,15 @@ def init(
     """
     from automl_prune.cli.places import locate
     from automl_prune.cli.progress import search_display
-    from automl_prune.errors import ConfigError, StudyNotFoundError
-    from automl_prune.storage import open_storage
-    from automl_prune.study import StudyHandle
+    from automl_prune.cli.study_verbs import begin, stored
+    from automl_prune.errors import ConfigError
 
     place = locate(study, storage, overrides)
     if place.config is None:
         raise ConfigError(f"init needs a study file (.toml) or a shipped study, found {study!r}")
-    opened = open_storage(place.url)
-    folder = artifacts or place.artifact_dir
-    fresh = False
-    try:
-        found = StudyHandle.load(opened, place.name)
-        handle = StudyHandle.create_or_check(opened, place.config, found.facts, folder)
-    except StudyNotFoundError:
+    handle = stored(place)
+    done = "was there already"
+    if handle is None:
         from automl_prune.workbench import Workbench
 
         with search_display(place.config.search.trials, 0) as display:
@@ -101,14 +96,13 @@ def init(
                 trusted=tuple(trust or ()),
                 on_dense_progress=display.dense,
             )
-        handle = StudyHandle.create_or_check(opened, place.config, bench.facts, folder)
-        bench.keep_dense(handle.dense_dir)
-        fresh = True
-    if trials is not None:
-        handle.set_target(trials)
-    done = "is ready" if fresh else "was there already"
-    say(f"study {handle.name} {done} in {opened.shown}: {handle.target()} trials asked for")
-    opened.close()
+        handle = begin(place, place.config, bench, artifacts or place.artifact_dir)
+        done = "is ready"
+    with closing(handle.storage):
+        if trials is not None:
+            handle.set_target(trials)
+        shown, target = handle.storage.shown, handle.target()
+    say(f"study {handle.name} {done} in {shown}: {target} trials asked for")
 
 
 def worker(
@@ -121,6 +115,18 @@ def worker(
     ],
     trust: options.Trust = None,
     device: options.Device = "cpu",
+    lease_s: Annotated[
+        float | None,
+        typer.Option(
+            "--lease-s",
+            metavar="SECONDS",
+            envvar="AUTOML_PRUNE_LEASE_S",
+            min=1.0,
+            help="A worker that is silent for so long loses its trial; default: 90.",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
 ) -> None:
     """Join a study: run trials until it has as many finished ones as it shall have.
 
@@ -136,6 +142,8 @@ def worker(
     stop = StopRequest()
     with closing(open_storage(storage, must_exist=True)) as opened, stop.on_signals():
         handle = StudyHandle.load(opened, study)
+        if lease_s is not None:
+            handle.lease_s = lease_s
         with closing(handle):
             done = Worker(
                 handle,
@@ -198,25 +206,16 @@ def launch(
     from automl_prune.cli.live_view import live_view
     from automl_prune.cli.places import locate
     from automl_prune.embedded import EMBEDDED
-    from automl_prune.errors import StorageError
-    from automl_prune.launch import Launch
+    from automl_prune.launch import Launch, several_on_a_file
     from automl_prune.stopping import StopRequest
     from automl_prune.storage.urls import parse_url, sqlite_file
 
     place = locate(study, storage, overrides)
-    file = place.database_file
-    if storage is None and not place.embedded and not file.is_file():
+    if place.default_storage and not place.begun:
         place = locate(study, EMBEDDED, overrides)
-    on_sqlite = place.default_storage and not place.embedded
-    if not on_sqlite and not place.embedded:
-        on_sqlite = sqlite_file(parse_url(place.url)) is not None
-    if workers > 1 and on_sqlite:
-        raise StorageError(
-            f"{storage or file} is a SQLite file, which serves one worker; for {workers} workers "
-            "give a server with --storage postgresql://..., or have one of the study's own with "
-            "--storage embedded"
-        )
     url = place.url
+    if workers > 1 and sqlite_file(parse_url(url)) is not None:
+        raise several_on_a_file(url, workers)
     names = device or ["cpu"]
     devices = [names[index % len(names)] for index in range(workers)]
     handle = _entered(study, url, trials, overrides, trust, devices[0], artifacts)

@@ -112,7 +112,8 @@ class InnerLoop:
         rule = WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay)
         self._execution = _execution(execution, model, graph, data.loss, self._momenta, rule)
         self._rank_U = rank_units(model, graph)
-        self._keep_U = self._rounded_keep()
+        # else drawn at the first step
+        self._keep_U = self._rounded_keep() if fixed else torch.ones_like(self._rank_U).bool()
         self._notes = LoopNotes(self.total_steps)
         self._open_streams()
 

@@ -94,7 +94,7 @@ def test_bars_show_loss_ratio_macs_and_time_left(finished):
 def test_time_left_follows_the_trials_of_this_call(monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
-    left = progress._Clock(10, 4)
+    left = progress.Clock(10, 4)
     assert left.left() == ""
     clock.now += 60
     left.finished = 6
