@@ -20,7 +20,7 @@ LAST_PASS_S = 30.0
 class Carrier:
     """A thread that publishes whenever it is woken.
 
-    Optuna takes five statements for every parameter of a trial, so this is slow; nobody waits for
+    Optuna looks the trial up for every parameter of it, so this is slow; nobody waits for
     it, and what a process leaves behind the next one carries.
     """
 

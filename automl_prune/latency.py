@@ -114,16 +114,24 @@ def _measure(
     found = []
     for batch_size in batch_sizes:
         with host_lock():
-            found.append(_measure_session(session, input_shape, batch_size, threads))
+            found.append(measure_session(session, input_shape, batch_size, threads))
     return found
 
 
-def _measure_session(
+def measure_session(
     session: onnxruntime.InferenceSession,
     input_shape: tuple[int, int, int],
     batch_size: int,
     threads: int,
 ) -> Latency:
+    """Wall time of one forward pass in onnxruntime, after a warm-up.
+
+    Args:
+        session: of a network whose input is called ``images``.
+        input_shape: channels, height, width.
+        batch_size: images of a forward pass.
+        threads: that the session was made with.
+    """
     images = np.random.default_rng(0).standard_normal((batch_size, *input_shape), np.float32)
 
     def forward_s() -> float:

@@ -41,8 +41,10 @@ from automl_prune.storage.urls import shown, sqlite_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
 
     from automl_prune.config import StudyConfig
     from automl_prune.space import Space
@@ -258,6 +260,42 @@ class Publisher:
                 yield storage
 
 
+class OneWriterStorage(RDBStorage):
+    """Optuna's storage for trials whose parameters always have the same distributions.
+
+    For every parameter of a new trial Optuna looks up an earlier one and compares distributions,
+    and sends each parameter off alone. Only :class:`Publisher` writes here, so neither is needed.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, object]) -> None:
+        super().__init__(
+            url,
+            engine_kwargs=engine_kwargs,
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+        self.scoped_session.remove()
+        self.scoped_session.configure(autoflush=False)
+
+    def _set_trial_param_without_commit(
+        self,
+        session: Session,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None = None,
+    ) -> None:
+        super()._set_trial_param_without_commit(
+            session,
+            trial_id,
+            param_name,
+            param_value_internal,
+            distribution,
+            previous_distribution or distribution,
+        )
+
+
 def open_optuna(database: Database) -> RDBStorage:
     """Optuna's own storage on the same database; its tables are there already."""
     url = database.url.render_as_string(hide_password=False)
@@ -266,9 +304,7 @@ def open_optuna(database: Database) -> RDBStorage:
         kwargs = {"connect_args": {"timeout": SQLITE_BUSY_S}}
     else:
         kwargs = {"pool_size": 1, "max_overflow": 0, "connect_args": dict(POSTGRES_OPTIONS)}
-    return RDBStorage(
-        url, engine_kwargs=kwargs, skip_compatibility_check=True, skip_table_creation=True
-    )
+    return OneWriterStorage(url, kwargs)
 
 
 def create_optuna_study(database: Database, config: StudyConfig) -> int:

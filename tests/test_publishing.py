@@ -93,6 +93,29 @@ def test_a_finished_trial_stands_in_optunas_study_as_it_was(handle, optuna_stora
         assert trial.datetime_start <= trial.datetime_complete
 
 
+def test_parameters_are_not_written_one_by_one(postgres_url, tmp_path, monkeypatch):
+    storage = open_storage(postgres_url)
+    config, facts = made_up_config(), made_up_facts(num_groups=40)
+    handle = StudyHandle.create_or_check(storage, config, facts, tmp_path / "artifacts")
+    finish_one(handle, 2, tmp_path)
+    monkeypatch.setattr(handle, "_carry_soon", lambda: None)
+    made_up_trials.finish_one(handle, 2, tmp_path)
+    statements = []
+
+    def counted(database):
+        opened = open_optuna(database)
+        sa.event.listen(
+            opened.engine, "after_cursor_execute", lambda *about: statements.append(about[2])
+        )
+        return opened
+
+    monkeypatch.setattr(publishing, "open_optuna", counted)
+    assert handle.publish() == 1
+    assert 41 < len(statements) < 2 * 41  # Optuna looks the trial up for every parameter
+    handle.close()
+    storage.close()
+
+
 def test_the_study_says_what_its_objectives_are(handle, optuna_storage):
     study = optuna.load_study(study_name=handle.name, storage=optuna_storage)
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]

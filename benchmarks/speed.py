@@ -1,0 +1,454 @@
+"""What a search step costs against a step of training the dense network; and a pruned network.
+
+    python benchmarks/speed.py --net resnet18 --json FILE     # one net
+    python benchmarks/speed.py --json-dir FOLDER              # all nets, each in its own process
+
+On the CPU (or ``--device cuda``), in one run, side by side, medians over rounds. The images are
+scikit-learn's digits, enlarged: what is in them does not matter here, but accuracy and ratios are
+then those of a task. A search step is a weight step with its share of everything that the inner
+loop does beside it: ratio steps, draws, narrowing, rankings. It is measured over a whole loop, so
+over the whole schedule of the window, at ratios that are held where the network has the stated
+share of its MACs; ``whole loop`` lets them move, from r = 0.7 with λ = 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from automl_prune.config import StudyConfig
+from automl_prune.evaluate import hardware_name, measure_latency
+from automl_prune.export import onnx_bytes, onnx_session
+from automl_prune.inner import InnerLoop, project_to_budget
+from automl_prune.inner.optimizer import weight_step
+from automl_prune.latency import measure_session
+from automl_prune.prune import prune_model
+from automl_prune.search import run_search
+from automl_prune.storage import open_storage
+from automl_prune.study import StudyHandle
+from automl_prune.workbench import Workbench, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+NETS: dict[str, dict] = {
+    "resnet20": {"builder": "automl_prune.models:resnet20", "size": 32},
+    "resnet20-2x": {
+        "builder": "automl_prune.models:resnet20",
+        "kwargs": {"width": 2.0},
+        "size": 32,
+    },
+    "resnet18": {"builder": "torchvision.models:resnet18", "size": 32},
+    "vgg16_bn": {"builder": "automl_prune.models:vgg16_bn", "size": 32},
+    "mobilenet_v2": {"builder": "torchvision.models:mobilenet_v2", "size": 32},
+    "resnet18-224": {
+        "builder": "torchvision.models:resnet18",
+        "size": 224,
+        "batch": 16,
+        "steps": 12,
+    },
+}
+SHARES = (0.75, 0.5, 0.3)
+MULTIPLES = (1, 8)
+BATCH, STEPS, ROUNDS = 64, 50, 3
+
+
+def images(size: int, limit: int) -> tuple[tuple[Tensor, Tensor], None]:
+    """Digits as colour images of ``size`` x ``size``; a data source of the studies here."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.tensor(digits.images[:limit], dtype=torch.float32)[:, None] / 16.0
+    large = F.interpolate(grey, size=size, mode="bilinear").expand(-1, 3, -1, -1)
+    pixels = (255.0 * large).to(torch.uint8).contiguous()
+    return (pixels, torch.tensor(digits.target[:limit])), None
+
+
+def study_of(name: str, threads: int) -> StudyConfig:
+    net = NETS[name]
+    steps = net.get("steps", STEPS)
+    limit = 1797 if net["size"] <= 64 else 300
+    content = {
+        "name": name.replace("-", "_"),
+        "seed": 0,
+        "data": {
+            "source": "speed:images",
+            "kwargs": {"size": net["size"], "limit": limit},
+            "batch_size": net.get("batch", BATCH),
+            "augment": "crop",
+        },
+        "model": {"builder": net["builder"], "kwargs": net.get("kwargs", {})},
+        "dense": {"epochs": 1, "lr": 0.05},
+        "inner": {"steps": steps},
+        "finetune": {"steps": steps, "recalibration_batches": 10},
+        "search": {"trials": 4, "baselines": 0},
+        "compute": {"threads": threads, "measure_latency": False},
+    }
+    return StudyConfig.model_validate(content)
+
+
+class Steps:
+    """Functions that run some steps and return milliseconds per weight step."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench, self.config = bench, bench.config
+        self.steps = bench.config.inner.steps
+        self.batch = bench.config.data.batch_size
+
+    def _timed(self, run: Callable[[], None]) -> float:
+        self._wait()
+        begun = time.perf_counter()
+        run()
+        self._wait()
+        return 1e3 * (time.perf_counter() - begun) / self.steps
+
+    def _wait(self) -> None:
+        if self.bench.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _trainee(self) -> nn.Module:
+        return copy.deepcopy(self.bench.dense).requires_grad_(True).train()
+
+    def _batches(self) -> object:
+        return self.bench.data.stream(
+            "train", batch_size=self.batch, seed=1, augment=True, device=self.bench.device
+        )
+
+    def warm_up(self) -> None:
+        """Some dense steps."""
+        model, batches = self._trainee(), self._batches()
+        for _ in range(5):
+            images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
+            F.cross_entropy(model(images_BCHW), labels_B).backward()
+
+    def dense(self) -> float:
+        """Training the dense network: batch, forward, backward, one fused SGD step."""
+        model, batches = self._trainee(), self._batches()
+        parameters: list[Tensor] = list(model.parameters())
+        momenta = [torch.zeros_like(p) for p in parameters]
+
+        def run() -> None:
+            for _ in range(self.steps):
+                images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
+                F.cross_entropy(model(images_BCHW), labels_B).backward()
+                weight_step(parameters, momenta, lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+        return self._timed(run)
+
+    def torch_pruning(self) -> float:
+        """Torch-Pruning's sparse learning on the dense network."""
+        import torch_pruning as tp
+
+        model, batches = self._trainee(), self._batches()
+        example = torch.zeros(1, *self.bench.data.input_shape)
+        importance = tp.importance.GroupMagnitudeImportance(p=2)
+        pruner = tp.pruner.GroupNormPruner(model, example, importance=importance, reg=1e-4)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True
+        )
+
+        def run() -> None:
+            pruner.update_regularizer()
+            for _ in range(self.steps):
+                images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
+                optimizer.zero_grad()
+                F.cross_entropy(model(images_BCHW), labels_B).backward()
+                pruner.regularize(model)
+                optimizer.step()
+
+        return self._timed(run)
+
+    def search(self, share: float | None, execution: str) -> float:
+        """A whole inner loop; ratios held at this share of the MACs, or free."""
+        loop = self._loop(share, execution)
+        return self._timed(lambda: loop.run(loop.total_steps))
+
+    def _loop(self, share: float | None, execution: str) -> InnerLoop:
+        bench = self.bench
+        low_G, high_G = bench.low_G, bench.high_G
+        start_G = torch.full_like(low_G, 0.7)
+        if share is not None:
+            start_G = low_G = high_G = even_ratios(bench, share)
+        return InnerLoop(
+            self._trainee(),
+            bench.graph,
+            bench.cost,
+            bench.data,
+            self.config,
+            start_G=start_G,
+            low_G=low_G,
+            high_G=high_G,
+            trade_off=1.0,
+            cost_scale=bench.facts.cost_scale,
+            seed=1,
+            device=bench.device,
+            fixed=False,
+            execution=execution,  # type: ignore[arg-type]
+        )
+
+    def baseline(self, share: float) -> float:
+        """The bare pruned network, trained: no ratio steps, draws or rankings."""
+        model = pruned_at(self.bench, share, 1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model, batches = model.requires_grad_(True).train(), self._batches()
+        parameters: list[Tensor] = list(model.parameters())
+        momenta = [torch.zeros_like(p) for p in parameters]
+
+        def run() -> None:
+            for _ in range(self.steps):
+                images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
+                F.cross_entropy(model(images_BCHW), labels_B).backward()
+                weight_step(parameters, momenta, lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+        return self._timed(run)
+
+
+def even_ratios(bench: Workbench, share: float) -> Tensor:
+    """The same keep ratio everywhere, at this share of the dense MACs."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        macs = float(bench.cost.macs(middle * bench.cost.dense_counts_G))
+        low, high = (middle, high) if macs <= share * bench.cost.dense_macs else (low, middle)
+    return torch.full_like(bench.low_G, low).clamp(bench.low_G, bench.high_G)
+
+
+def pruned_at(bench: Workbench, share: float, multiple: int) -> nn.Module:
+    """The dense network with its first channels kept, as evenly as the multiple allows."""
+    counts_G = project_to_budget(
+        even_ratios(bench, share),
+        bench.cost,
+        share * bench.cost.dense_macs,
+        low_G=bench.low_G,
+        high_G=bench.high_G,
+        channel_multiple=multiple,
+    )
+    keep_U = torch.zeros(bench.graph.num_units, dtype=torch.bool)
+    for group, count in zip(bench.graph.groups, counts_G.tolist(), strict=True):
+        keep_U[group.first_unit : group.first_unit + int(count)] = True
+    return prune_model(copy.deepcopy(bench.dense), bench.graph, keep_U).eval()
+
+
+def step_table(bench: Workbench, rounds: int) -> dict:
+    """Milliseconds per weight step of every kind, medians over rounds, and peak memory."""
+    steps = Steps(bench)
+    kinds: dict[str, Callable[[], float]] = {"dense": steps.dense}
+    for share in SHARES:
+        kinds[f"bare {share:g}"] = lambda share=share: steps.baseline(share)
+        kinds[f"compact {share:g}"] = lambda share=share: steps.search(share, "compact")
+    kinds["whole loop"] = lambda: steps.search(None, "auto")
+    kinds["masked 0.5"] = lambda: steps.search(0.5, "masked")
+    kinds["torch-pruning"] = steps.torch_pruning
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    peaks: dict[str, float] = {}
+    steps.warm_up()
+    for number in range(1, rounds + 1):
+        for kind, run in kinds.items():
+            try:
+                milliseconds = run()
+            except Exception as error:
+                print(f"{kind}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                continue
+            peaks.setdefault(kind, peak_mib(bench.device))
+            found[kind].append(milliseconds)
+            print(f"  round {number}: {kind} {milliseconds:.1f} ms", file=sys.stderr, flush=True)
+    medians = {kind: statistics.median(times) for kind, times in found.items() if times}
+    return {
+        "ms": medians,
+        "of_dense": {kind: ms / medians["dense"] for kind, ms in medians.items()},
+        "rounds_ms": found,
+        "peak_mib_so_far": peaks,
+    }
+
+
+def peak_mib(device: torch.device) -> float:
+    """Peak memory so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def latency_table(bench: Workbench, threads: int, rounds: int) -> list[dict]:
+    """Inference, dense against pruned to half the MACs; medians over rounds of medians."""
+    models = {"dense": copy.deepcopy(bench.dense).cpu()}
+    models |= {f"pruned, multiple {m}": pruned_at(bench, 0.5, m).cpu() for m in MULTIPLES}
+    shape = bench.data.input_shape
+    sessions = {
+        name: onnx_session(onnx_bytes(model, torch.zeros(2, *shape)), threads=threads)
+        for name, model in models.items()
+    }
+    rows = []
+    for batch in (1, 64 if shape[-1] <= 64 else 8):
+        times: dict[tuple[str, str], list[float]] = {}
+        for _ in range(rounds):
+            for name, model in models.items():
+                by_torch = measure_latency(
+                    model, shape, batch_size=batch, threads=threads, device="cpu"
+                )
+                by_onnx = measure_session(sessions[name], shape, batch, threads)
+                times.setdefault((name, "torch"), []).append(by_torch.median_ms)
+                times.setdefault((name, "onnxruntime"), []).append(by_onnx.median_ms)
+        for (name, runtime), values in times.items():
+            dense_ms = statistics.median(times["dense", runtime])
+            ms = statistics.median(values)
+            rows.append(
+                {
+                    "model": name,
+                    "runtime": runtime,
+                    "batch": batch,
+                    "ms": ms,
+                    "times_faster": dense_ms / ms,
+                }
+            )
+    return rows
+
+
+def trial_table(bench: Workbench, folder: Path) -> dict:
+    """Some trials by ``search``: where their time goes, and what lies between them."""
+    config = bench.config
+    storage = open_storage(f"sqlite:///{folder / 'study.db'}")
+    handle = StudyHandle.create_or_check(storage, config, bench.facts, folder / "artifacts")
+    phases: list[dict[str, float]] = []
+    ends = [time.perf_counter()]
+
+    def note(event: object) -> None:
+        record = getattr(event, "record", None)
+        if record is not None:
+            phases.append(record.phase_s)
+            ends.append(time.perf_counter())
+
+    run_search(
+        handle,
+        bench,
+        target=config.search.trials,
+        checkpoint_dir=folder / "checkpoints",
+        on_event=note,
+        should_stop=lambda: False,
+    )
+    handle.close()
+    wholes = [after - before for before, after in itertools.pairwise(ends)]
+    computing = ("inner", "recalibrate", "finetune", "evaluate")
+    between = [
+        whole - sum(phase.get(name, 0.0) for name in computing)
+        for whole, phase in zip(wholes, phases, strict=True)
+    ]
+    return {
+        "phase_s": {n: statistics.median(p.get(n, 0.0) for p in phases) for n in phases[0]},
+        "between_s": statistics.median(between[1:]),
+        "between_max_s": max(between[1:]),
+    }
+
+
+def one_net(name: str, *, device: str, rounds: int) -> dict:
+    threads = 2
+    config = study_of(name, threads)
+    with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
+        folder = Path(scratch)
+        arguments = {"cache_dir": folder, "device": device, "trusted": ("speed",)}
+        facts = Workbench.prepare(config, **arguments).facts  # type: ignore[arg-type]
+        begun = time.perf_counter()
+        bench = Workbench.prepare(config, facts=facts, **arguments)  # type: ignore[arg-type]
+        set_up_s = time.perf_counter() - begun
+        found = {
+            "net": name,
+            "setting": {
+                "batch": config.data.batch_size,
+                "image": bench.data.input_shape,
+                "threads": threads,
+                "steps_of_a_loop": config.inner.steps,
+                "weight_steps_per_ratio_step": config.inner.weight_steps_per_ratio_step,
+                "window": [config.inner.window_start, config.inner.anneal_fraction],
+                "refresh_every": config.inner.refresh_every,
+                "hold_draw": config.inner.hold_draw,
+                "rounds": rounds,
+            },
+            "steps": step_table(bench, rounds),
+            "trial": trial_table(bench, folder),
+            "set_up_s": set_up_s,
+            "peak_mib": peak_mib(bench.device),
+        }
+        if device == "cpu":
+            found["latency"] = latency_table(bench, threads, rounds)
+        found |= {
+            "hardware": hardware_name(bench.device),
+            "versions": versions(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        return found
+
+
+def show(found: dict) -> None:
+    """The tables of one net."""
+    setting, ratios = found["setting"], found["steps"]["of_dense"]
+    print(f"\n{found['net']}, batch {setting['batch']}, {setting['image'][-1]} pixels")
+    dense = found["steps"]["ms"]["dense"]
+    print(
+        f"  dense step {dense:.0f} ms; of it: "
+        + ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in ratios.items() if kind != "dense")
+    )
+    trial = found["trial"]
+    print("  trial: " + ", ".join(f"{n} {s:.2f} s" for n, s in trial["phase_s"].items()))
+    print(
+        f"  between two trials {trial['between_s']:.2f} s (at most {trial['between_max_s']:.2f}), "
+        f"set-up {found['set_up_s']:.2f} s, peak memory {found['peak_mib']:.0f} MiB"
+    )
+    for row in found.get("latency", []):
+        print(
+            f"  {row['runtime']}, batch {row['batch']}, {row['model']}: {row['ms']:.2f} ms, "
+            f"{row['times_faster']:.2f} times as fast as dense"
+        )
+
+
+def main() -> int:
+    """Measure one net, or every net in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--net", choices=list(NETS))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--json-dir", type=Path, help="one file per net; nets that have one are done"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    if arguments.net is not None:
+        found = one_net(arguments.net, device=arguments.device, rounds=arguments.rounds)
+        show(found)
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        return 0
+    folder = arguments.json_dir or Path("runs/speed")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NETS:
+        file = folder / f"{name}.json"
+        if not file.exists():
+            subprocess.run(
+                [
+                    *(sys.executable, __file__, "--net", name, "--json", str(file)),
+                    *("--device", arguments.device, "--rounds", str(arguments.rounds)),
+                ],
+                check=True,
+                env=os.environ | {"OMP_NUM_THREADS": "2"},
+            )
+        else:
+            show(json.loads(file.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
