@@ -79,16 +79,25 @@ class UniformComparison:
 
 
 def pareto_rows(
-    rows: Sequence[ResultRow], *, kinds: Sequence[TrialKind] = ("search",)
+    rows: Sequence[ResultRow],
+    *,
+    kinds: Sequence[TrialKind] = ("search",),
+    objective: Literal["macs", "latency"] = "macs",
 ) -> list[ResultRow]:
-    """The front of accuracy against MACs, by rising MACs.
+    """The front of accuracy against a cost, by rising cost.
 
     Args:
         rows: of a study.
         kinds: what counts; the found front leaves the uniform baseline out.
+        objective: the cost, as ``search.objective`` names it; trials whose latency was not
+            measured are not on a front of latencies.
     """
     usable = [row for row in rows if row.usable and row.kind in kinds]
-    chosen = front([_accuracy(row) for row in usable], [_macs(row) for row in usable])
+    if objective == "latency":
+        costs = [math.nan if row.latency_ms is None else row.latency_ms for row in usable]
+    else:
+        costs = [float(_macs(row)) for row in usable]
+    chosen = front([_accuracy(row) for row in usable], costs)
     return [usable[index] for index in chosen]
 
 

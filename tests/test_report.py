@@ -291,3 +291,14 @@ def test_the_hypervolume_curve_is_the_hypervolume_of_what_has_finished(drawn):
 
 def test_guessing_is_as_good_as_there_are_classes():
     assert chance_accuracy(FACTS) == 10.0
+
+
+def test_a_front_of_latencies_leaves_out_what_was_not_measured():
+    rows = [
+        row(0, accuracy=80.0, macs=100, latency_ms=3.0),
+        row(1, accuracy=90.0, macs=200, latency_ms=2.0),
+        row(2, accuracy=95.0, macs=300, latency_ms=4.0),
+        row(3, accuracy=99.0, macs=50, latency_ms=None),
+    ]
+    assert [r.number for r in pareto_rows(rows, objective="latency")] == [1, 2]
+    assert [r.number for r in pareto_rows(rows)] == [3]

@@ -63,7 +63,7 @@ def status(
     states: dict[str, int] = {}
     for row in rows:
         states[row.state] = states.get(row.state, 0) + 1
-    front = pareto_rows(rows)
+    front = pareto_rows(rows, objective=handle.config.search.objective)
     comparison = compare_with_uniform(rows, facts)
     if as_json:
         say(
@@ -124,7 +124,7 @@ def _worker_text(worker: WorkerRow) -> str:
 
 def _front_text(front: Sequence[ResultRow], facts: StudyFacts) -> str:
     if not front:
-        return "no finished trial yet"
+        return "no search trial is finished yet"
     low, high = front[0], front[-1]
     return (
         f"{len(front)} models, from {percent(low.accuracy)} at {low.macs_ratio:.1%} "
@@ -225,7 +225,7 @@ def pareto(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the front: accuracy against MACs, parameters and latency.
+    """Show the front of accuracy against MACs, or latency where that is the study's objective.
 
     Example: automl-prune pareto digits --html front.html
     """
@@ -235,7 +235,7 @@ def pareto(
 
     handle = open_for_reading(study, storage)
     rows = handle.rows()
-    front = pareto_rows(rows)
+    front = pareto_rows(rows, objective=handle.config.search.objective)
     on_front = {row.number for row in front}
     shown = sorted(rows, key=lambda row: row.number) if everything else front
     if not shown:

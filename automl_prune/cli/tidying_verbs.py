@@ -34,7 +34,8 @@ def gc(
     handle = open_for_changing(study, storage)
     rows = handle.rows()
     newest = sorted((row.number for row in rows), reverse=True)[:recent]
-    keep = {row.number for row in pareto_rows(rows)} | set(newest)
+    front = pareto_rows(rows, objective=handle.config.search.objective)
+    keep = {row.number for row in front} | set(newest)
     freed = handle.remove_artifacts(keep=keep, dry_run=dry_run)
     say(
         f"{'would free' if dry_run else 'freed'} {size_text(freed.num_bytes)} of "
