@@ -6,9 +6,10 @@
 On the CPU (or ``--device cuda``), in one run, side by side, medians over rounds. The images are
 scikit-learn's digits, enlarged: what is in them does not matter here, but accuracy and ratios are
 then those of a task. A search step is a weight step with its share of everything that the inner
-loop does beside it: ratio steps, draws, narrowing, rankings. It is measured over a whole loop, so
-over the whole schedule of the window, at ratios that are held where the network has the stated
-share of its MACs; ``whole loop`` lets them move, from r = 0.7 with λ = 1.
+loop does beside it: ratio steps, draws, narrowing, rankings. It is measured over a whole
+loop, so over the whole schedule of the window, at ratios that are held where the network has the
+stated share of its MACs (removed inside blocks, or everywhere, residual streams included);
+``whole loop`` lets them move, from r = 0.7 with λ = 1. ``bare`` is the pruned network, trained.
 """
 
 from __future__ import annotations
@@ -175,18 +176,14 @@ class Steps:
 
         return self._timed(run)
 
-    def search(self, share: float | None, execution: str) -> float:
-        """A whole inner loop; ratios held at this share of the MACs, or free."""
-        loop = self._loop(share, execution)
-        return self._timed(lambda: loop.run(loop.total_steps))
-
-    def _loop(self, share: float | None, execution: str) -> InnerLoop:
+    def search(self, ratios_G: Tensor | None, execution: str) -> float:
+        """A whole inner loop; ratios held at these, or free from 0.7 on."""
         bench = self.bench
         low_G, high_G = bench.low_G, bench.high_G
         start_G = torch.full_like(low_G, 0.7)
-        if share is not None:
-            start_G = low_G = high_G = even_ratios(bench, share)
-        return InnerLoop(
+        if ratios_G is not None:
+            start_G = low_G = high_G = ratios_G
+        loop = InnerLoop(
             self._trainee(),
             bench.graph,
             bench.cost,
@@ -202,10 +199,11 @@ class Steps:
             fixed=False,
             execution=execution,  # type: ignore[arg-type]
         )
+        return self._timed(lambda: loop.run(loop.total_steps))
 
-    def baseline(self, share: float) -> float:
+    def bare(self, ratios_G: Tensor) -> float:
         """The bare pruned network, trained: no ratio steps, draws or rankings."""
-        model = pruned_at(self.bench, share, 1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = pruned_at(self.bench, ratios_G).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model, batches = model.requires_grad_(True).train(), self._batches()
         parameters: list[Tensor] = list(model.parameters())
         momenta = [torch.zeros_like(p) for p in parameters]
@@ -219,22 +217,42 @@ class Steps:
         return self._timed(run)
 
 
-def even_ratios(bench: Workbench, share: float) -> Tensor:
-    """The same keep ratio everywhere, at this share of the dense MACs."""
-    low, high = 0.0, 1.0
+def even_ratios(bench: Workbench, share: float, *, everywhere: bool = False) -> Tensor:
+    """One keep ratio at this share of the dense MACs.
+
+    Args:
+        bench: of the net.
+        share: of the dense MACs.
+        everywhere: in every group; else only in those inside blocks (one convolution makes their
+            channels), with residual streams whole.
+    """
+    inside_G = torch.tensor(
+        [
+            everywhere
+            or sum(bench.graph.layers[name].kind in ("conv", "linear") for name in group.layers)
+            == 1
+            for group in bench.graph.groups
+        ]
+    )
+    low, high, ratios_G = 0.0, 1.0, torch.ones_like(bench.low_G)
     for _ in range(40):
         middle = (low + high) / 2
-        macs = float(bench.cost.macs(middle * bench.cost.dense_counts_G))
-        low, high = (middle, high) if macs <= share * bench.cost.dense_macs else (low, middle)
-    return torch.full_like(bench.low_G, low).clamp(bench.low_G, bench.high_G)
+        tried_G = torch.where(inside_G, middle, bench.high_G).clamp(bench.low_G, bench.high_G)
+        if float(bench.cost.macs(tried_G * bench.cost.dense_counts_G)) <= (
+            share * bench.cost.dense_macs
+        ):
+            low, ratios_G = middle, tried_G
+        else:
+            high = middle
+    return ratios_G
 
 
-def pruned_at(bench: Workbench, share: float, multiple: int) -> nn.Module:
-    """The dense network with its first channels kept, as evenly as the multiple allows."""
+def pruned_at(bench: Workbench, ratios_G: Tensor, multiple: int = 1) -> nn.Module:
+    """The dense network with its first channels kept, at no more MACs than these ratios have."""
     counts_G = project_to_budget(
-        even_ratios(bench, share),
+        ratios_G,
         bench.cost,
-        share * bench.cost.dense_macs,
+        float(bench.cost.macs(ratios_G * bench.cost.dense_counts_G)),
         low_G=bench.low_G,
         high_G=bench.high_G,
         channel_multiple=multiple,
@@ -249,11 +267,13 @@ def step_table(bench: Workbench, rounds: int) -> dict:
     """Milliseconds per weight step of every kind, medians over rounds, and peak memory."""
     steps = Steps(bench)
     kinds: dict[str, Callable[[], float]] = {"dense": steps.dense}
-    for share in SHARES:
-        kinds[f"bare {share:g}"] = lambda share=share: steps.baseline(share)
-        kinds[f"compact {share:g}"] = lambda share=share: steps.search(share, "compact")
+    held = {f"{share:g}": even_ratios(bench, share) for share in SHARES}
+    held["0.5 everywhere"] = even_ratios(bench, 0.5, everywhere=True)
+    for name, ratios_G in held.items():
+        kinds[f"bare {name}"] = lambda ratios_G=ratios_G: steps.bare(ratios_G)
+        kinds[f"compact {name}"] = lambda ratios_G=ratios_G: steps.search(ratios_G, "compact")
     kinds["whole loop"] = lambda: steps.search(None, "auto")
-    kinds["masked 0.5"] = lambda: steps.search(0.5, "masked")
+    kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
     kinds["torch-pruning"] = steps.torch_pruning
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     peaks: dict[str, float] = {}
@@ -287,7 +307,11 @@ def peak_mib(device: torch.device) -> float:
 def latency_table(bench: Workbench, threads: int, rounds: int) -> list[dict]:
     """Inference, dense against pruned to half the MACs; medians over rounds of medians."""
     models = {"dense": copy.deepcopy(bench.dense).cpu()}
-    models |= {f"pruned, multiple {m}": pruned_at(bench, 0.5, m).cpu() for m in MULTIPLES}
+    for name, everywhere in (("inside blocks", False), ("everywhere", True)):
+        ratios_G = even_ratios(bench, 0.5, everywhere=everywhere)
+        for multiple in MULTIPLES:
+            model = pruned_at(bench, ratios_G, multiple)
+            models[f"pruned {name}, multiple {multiple}"] = model.cpu()
     shape = bench.data.input_shape
     sessions = {
         name: onnx_session(onnx_bytes(model, torch.zeros(2, *shape)), threads=threads)
