@@ -142,7 +142,7 @@ class SearchConfig(Section):
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
     ratio: tuple[KeepRatio, KeepRatio] = (0.3, 0.95)
     """Range of the starting keep ratios."""
-    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 5.0)
+    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 10.0)
     """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""

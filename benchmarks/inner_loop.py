@@ -159,15 +159,38 @@ def uniform_at(bench: Workbench, macs_ratio: float) -> torch.Tensor:
         budget += 0.001 * bench.cost.dense_macs
 
 
-def uniform(bench: Workbench, seeds: list[int], trade_offs: list[float], start: float) -> dict:
+def uniform(
+    bench: Workbench,
+    seeds: list[int],
+    trade_offs: list[float],
+    start: float | None,
+    notes: Path | None,
+) -> dict:
+    """Pairs of models; written to ``notes`` as they come, and taken from there when repeated."""
+    done: list[dict] = []
+    if notes is not None and notes.exists():
+        done = [json.loads(line) for line in notes.read_text().splitlines()]
     rows = []
-    for trade_off in trade_offs:
-        for seed in seeds:
-            ours = accuracy_of(bench, run_loop(bench, start, trade_off, seed), seed)
-            even_G = uniform_at(bench, ours[2])
-            theirs = accuracy_of(bench, run_loop(bench, even_G, 0.0, seed, fixed=True), seed)
-            rows.append({"trade_off": trade_off, "seed": seed, "ours": ours, "uniform": theirs})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    for seed in seeds:
+        for trade_off in trade_offs:
+            begin = (1.0 + trade_off) ** -0.5 if start is None else start
+            name = {
+                "study": bench.config.digest(),
+                "trade_off": trade_off,
+                "start": begin,
+                "seed": seed,
+            }
+            row = next((row for row in done if {key: row[key] for key in name} == name), None)
+            if row is None:
+                ours = accuracy_of(bench, run_loop(bench, begin, trade_off, seed), seed)
+                even_G = uniform_at(bench, ours[2])
+                theirs = accuracy_of(bench, run_loop(bench, even_G, 0.0, seed, fixed=True), seed)
+                row = {**name, "ours": ours, "uniform": theirs}
+                if notes is not None:
+                    with notes.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
     # trade-offs of one seed are averaged first: seeds are what is independent
     return {"rows": rows, "before": paired(rows, seeds, 0), "after": paired(rows, seeds, 1)}
 
@@ -222,7 +245,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--trade-offs", type=float, nargs="+")
-    parser.add_argument("--start", type=float, default=0.7)
+    parser.add_argument(
+        "--start",
+        type=float,
+        help="keep ratio to start from; default: (1 + λ)^-1/2, near where λ leads",
+    )
     parser.add_argument("--cache", type=Path, default=Path("dense-cache"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -234,7 +261,8 @@ def main() -> None:
     if arguments.table == "destination":
         found = destination(bench, arguments.seeds, trade_offs)
     else:
-        found = uniform(bench, arguments.seeds, trade_offs, arguments.start)
+        notes = arguments.json and arguments.json.with_suffix(".pairs.jsonl")
+        found = uniform(bench, arguments.seeds, trade_offs, arguments.start, notes)
     show(arguments.table, found)
     if arguments.json is not None:
         content = {
