@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check chaos lint bench clean
+.PHONY: demo test check chaos lint bench-quality-quick clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +32,7 @@ lint: $(VENV)/.installed
 
 check: lint test  ## what a change must pass
 
-bench: $(VENV)/.installed  ## the digits quality benchmark, one seed
+bench-quality-quick: $(VENV)/.installed  ## the digits quality benchmark, one seed
 	$(BIN)/python benchmarks/quality.py --study digits --seeds 101 --json runs/bench/quality_digits.json
 
 clean:

@@ -37,7 +37,12 @@ from automl_prune.atomic import write_file
 from automl_prune.config import StudyConfig, load_study
 from automl_prune.evaluate import evaluate, hardware_name
 from automl_prune.graph.cost import count_macs
+from automl_prune.inner import project_to_budget
+from automl_prune.inner.rank import ranks_of, unit_importance
+from automl_prune.inner.window import group_sizes, unit_groups
+from automl_prune.mask import masked_forward
 from automl_prune.pareto import front, hypervolume
+from automl_prune.prune import prune_model
 from automl_prune.seeds import derive_seed, trial_seed
 from automl_prune.storage import open_storage
 from automl_prune.study import StudyHandle
@@ -89,7 +94,14 @@ class Contest:
 
     def train_pruned(self, model: torch.nn.Module, number: int) -> Point:
         """A network that another tool pruned gets the compute of a whole trial as fine-tuning."""
-        begun = time.perf_counter()
+        inner = self.config.inner
+        extra = inner.steps + inner.steps // inner.weight_steps_per_ratio_step
+        return self.finetuned(model, number, time.perf_counter(), extra)
+
+    def finetuned(
+        self, model: torch.nn.Module, number: int, begun: float, extra_steps: int = 0
+    ) -> Point:
+        """Recalibrated and fine-tuned as every trial, and scored."""
         bench, config = self.bench, self.config
         seed = trial_seed(config.seed, number)
         model = model.to(memory_format=torch.channels_last).requires_grad_(True)
@@ -101,7 +113,6 @@ class Contest:
             seed=seed,
             device=bench.device,
         )
-        ratio_steps = config.inner.steps // config.inner.weight_steps_per_ratio_step
         tuner = FineTuner(
             model,
             bench.dense,
@@ -109,7 +120,7 @@ class Contest:
             config,
             seed=seed,
             device=bench.device,
-            steps=config.inner.steps + ratio_steps + config.finetune.steps,
+            steps=extra_steps + config.finetune.steps,
         )
         tuner.run(tuner.total_steps, None)
         return self.score(model.eval(), begun)
@@ -209,6 +220,84 @@ def torch_pruning_uniform(contest: Contest) -> Iterator[Point]:
     yield from torch_pruning(contest, global_ranking=False)
 
 
+def dms(contest: Contest) -> Iterator[Point]:
+    """Differentiable Model Scaling (Liu et al. 2024, arXiv 2405.07194), over a sweep of MACs.
+
+    Our reconstruction from the paper: units are ranked by a moving average of their Taylor
+    importance; the ranks, spread evenly over (0, 1], pass a sigmoid of slope C around the pruning
+    ratio a of their group; a and the weights are trained jointly on ``train``, with
+    log(F / target) added to the loss while the network is too large.
+    """
+    low, high = contest.reachable
+    cost = contest.bench.cost
+    shares = [
+        float(cost.macs(ratio * cost.dense_counts_G)) / cost.dense_macs for ratio in (low, high)
+    ]
+    for number, share in enumerate(np.linspace(shares[1], shares[0], contest.trials)):
+        begun = time.perf_counter()
+        model, keep_U = _dms_loop(contest, float(share), number)
+        pruned = prune_model(model, contest.bench.graph, keep_U)
+        yield contest.finetuned(pruned, number, begun)
+
+
+DMS_RATIO_LR, DMS_DECAY, DMS_RESOURCE_WEIGHT = 0.02, 0.99, 1.0
+
+
+def _dms_loop(contest: Contest, share: float, number: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    bench, inner = contest.bench, contest.config.inner
+    graph, cost = bench.graph, bench.cost
+    seed = trial_seed(contest.config.seed, number)
+    steps = inner.steps + inner.steps // inner.weight_steps_per_ratio_step
+    model = copy.deepcopy(bench.dense).requires_grad_(True).train()
+    group_U, sizes_G = unit_groups(graph), group_sizes(graph)
+    a_G = torch.full_like(sizes_G, 0.05).requires_grad_(True)
+    importance_U = unit_importance(model, graph)
+    by_ratio = torch.optim.Adam([a_G], lr=DMS_RATIO_LR)
+    by_weight = torch.optim.SGD(
+        model.parameters(),
+        lr=inner.weight_lr,
+        momentum=inner.weight_momentum,
+        weight_decay=inner.weight_decay,
+        nesterov=True,
+    )
+    batches = bench.data.stream(
+        "train",
+        batch_size=contest.config.data.batch_size,
+        seed=seed,
+        augment=True,
+        device=bench.device,
+    )
+    for step in range(steps):
+        images_BCHW, labels_B = next(batches)
+        place_U = 1.0 - ranks_of(importance_U, graph) / sizes_G[group_U]
+        mask_U = torch.sigmoid(sizes_G[group_U] * (place_U - a_G[group_U]))
+        mask_U.retain_grad()
+        logits_BK = masked_forward(model, graph, mask_U, images_BCHW)
+        counts_G = torch.zeros_like(sizes_G).index_add(0, group_U, mask_U)
+        excess = torch.log(cost.macs(counts_G) / (share * cost.dense_macs)).clamp(min=0.0)
+        by_ratio.zero_grad()
+        by_weight.zero_grad()
+        task = bench.data.loss(logits_BK, labels_B)
+        task.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        assert mask_U.grad is not None
+        taylor_U = (mask_U.detach() * mask_U.grad).square()
+        kept = 0.0 if step == 0 else DMS_DECAY
+        importance_U = kept * importance_U + (1.0 - kept) * taylor_U
+        (DMS_RESOURCE_WEIGHT * excess).backward()  # type: ignore[no-untyped-call]
+        by_ratio.step()
+        by_weight.step()
+        with torch.no_grad():
+            a_G.copy_(torch.minimum(a_G.clamp(min=0.0), 1.0 - bench.low_G))
+    counts_G = project_to_budget(
+        1.0 - a_G.detach(),
+        cost,
+        share * cost.dense_macs,
+        low_G=bench.low_G,
+        high_G=bench.high_G,
+    )
+    return model, ranks_of(importance_U, graph) < counts_G[group_U]
+
+
 def ours(contest: Contest) -> Iterator[Point]:
     """The study as shipped: baselines first, then proposals and the inner loop."""
     with tempfile.TemporaryDirectory() as folder:
@@ -232,6 +321,7 @@ METHODS: dict[str, Callable[[Contest], Iterator[Point]]] = {
     "random ratios": random_search,
     "tpe ratios": tpe,
     "nsga2 ratios": nsga2,
+    "dms": dms,
     "gradient only": gradient_only,
 }
 
