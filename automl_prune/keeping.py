@@ -78,7 +78,7 @@ class StudyKeeper(StudyReader):
             raise StorageError(
                 f"study {self.name!r} is being worked on: {places}; stop these workers first"
             )
-        from automl_prune.publishing import open_optuna
+        from automl_prune.optuna_storage import open_optuna
 
         optuna_storage = open_optuna(self.storage.database)
         try:

@@ -420,7 +420,7 @@ def _create(
     storage: StudyStorage, config: StudyConfig, facts: StudyFacts, artifact_dir: Path
 ) -> None:
     """Make the study in Optuna's tables and in ours; the caller holds the lock."""
-    from automl_prune.publishing import create_optuna_study
+    from automl_prune.optuna_storage import create_optuna_study
 
     optuna_study_id = create_optuna_study(storage.database, config)
     storage.database.write(

@@ -214,7 +214,7 @@ def run_chaos(plan: Plan, config: StudyConfig, folder: Path) -> Counts:
 
 def count(plan: Plan, handle: StudyHandle, bench: Workbench, chaos: Chaos) -> Counts:
     """Read everything back and replay every trial."""
-    from automl_prune.publishing import open_optuna
+    from automl_prune.optuna_storage import open_optuna
     from automl_prune.records import TrialRecord
     from automl_prune.trial import run_trial
 

@@ -7,7 +7,7 @@ import pytest
 from made_up_trials import finish_one, made_up_config, made_up_facts
 
 from automl_prune.errors import StorageError, StudyNotFoundError
-from automl_prune.publishing import open_optuna
+from automl_prune.optuna_storage import open_optuna
 from automl_prune.storage import open_storage
 from automl_prune.storage.artifacts import ORPHAN_AGE_S
 from automl_prune.study import StudyHandle

@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from automl_prune import publishing
-from automl_prune.errors import StorageError, StudyMismatchError
-from automl_prune.publishing import Publisher, create_optuna_study, open_optuna
+from automl_prune.errors import StorageError
+from automl_prune.optuna_storage import open_optuna
+from automl_prune.publishing import Publisher
 from automl_prune.records import FailureRecord
 from automl_prune.storage import open_storage
 from automl_prune.storage.tables import slots
@@ -218,31 +219,6 @@ def test_a_study_that_was_renamed_in_the_dashboard_goes_on(handle, optuna_storag
     finish_one(handle, 2, tmp_path / "m")
     study = optuna.load_study(study_name="renamed", storage=optuna_storage)
     assert [t.number for t in study.get_trials()] == [0, 1]
-
-
-@pytest.mark.parametrize("with_trial", [False, True])
-def test_a_foreign_study_of_the_same_name_is_refused(storage_url, tmp_path, with_trial):
-    storage = open_storage(storage_url)
-    theirs = open_optuna(storage.database)
-    directions = ["maximize", "minimize"] if with_trial else ["minimize"]
-    study = optuna.create_study(study_name="made-up", storage=theirs, directions=directions)
-    if with_trial:
-        study.ask()
-    with pytest.raises(StudyMismatchError, match="automl-prune did not make"):
-        StudyHandle.create_or_check(
-            storage, made_up_config(), made_up_facts(), tmp_path / "artifacts"
-        )
-    assert storage.study_names() == []
-    theirs.engine.dispose()
-    storage.close()
-
-
-def test_a_study_that_was_begun_and_not_entered_is_taken_over(storage_url, tmp_path):
-    storage, config = open_storage(storage_url), made_up_config()
-    first = create_optuna_study(storage.database, config)
-    handle = StudyHandle.create_or_check(storage, config, made_up_facts(), tmp_path / "artifacts")
-    assert handle.optuna_study_id == first
-    storage.close()
 
 
 def finish_some(url, count, folder, barrier):
