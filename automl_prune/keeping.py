@@ -13,6 +13,7 @@ from automl_prune.errors import StorageError
 from automl_prune.reading import StudyReader, artifact_location
 from automl_prune.storage.artifacts import from_column
 from automl_prune.storage.tables import results, rungs, slots, studies, workers
+from automl_prune.tested import forget_tests
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -91,6 +92,7 @@ class StudyKeeper(StudyReader):
         columns = self.storage.database.read(lambda c: c.execute(query).scalars().all())
         self.storage.database.write(self._delete_rows)
         self.artifacts.remove([a.id for text in columns for a in from_column(text).values()])
+        forget_tests(self)
         if not self._folder_is_shared():
             shutil.rmtree(self.dense_dir, ignore_errors=True)
             shutil.rmtree(self.checkpoint_dir, ignore_errors=True)

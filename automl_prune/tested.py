@@ -7,7 +7,9 @@ study that was deleted and made again does not inherit it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,13 @@ def measured_on_test(
         if isinstance(record := records.get(number), TrialRecord)
         and record.weights_digest == content["weights_digest"]
     }
+
+
+def forget_tests(study: StudyReader) -> None:
+    """Remove the notes of a study that is being deleted."""
+    shutil.rmtree(_folder(study), ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        _folder(study).parent.rmdir()
 
 
 def _folder(study: StudyReader) -> Path:

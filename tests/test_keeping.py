@@ -11,6 +11,7 @@ from automl_prune.optuna_storage import open_optuna
 from automl_prune.storage import open_storage
 from automl_prune.storage.artifacts import ORPHAN_AGE_S
 from automl_prune.study import StudyHandle
+from automl_prune.tested import note_test
 
 
 @pytest.fixture
@@ -64,7 +65,9 @@ def test_a_deleted_study_leaves_nothing(handle, tmp_path):
     )
     finish_one(other, 1, tmp_path / "m")
     other.close()
+    note_test(handle, 0, accuracy=90.0, num_images=10, weights_digest="any")
     handle.delete()
+    assert not (handle.artifact_dir / "tested" / handle.name).exists()
     assert handle.storage.study_names() == ["other"]
     assert num_files(handle) == 3, "those of the other study"
     theirs = open_optuna(handle.storage.database)
