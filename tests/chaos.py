@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from automl_prune.workbench import Workbench
 
 
+BEHIND = 4.0
+"""Pauses are so much shorter while there were fewer kills than the trials done ask for."""
+
+
 @dataclasses.dataclass(kw_only=True)
 class Plan:
     """What shall happen."""
@@ -90,7 +94,7 @@ class Chaos:
         self.plan, self.handle, self.server = plan, handle, server
         self.kills = self.child_kills = self.restarts = self.freezes = 0
         self._random = random.Random(plan.seed)
-        self._next = time.monotonic() + plan.pause_s[1]
+        self._last, self._pause_s = time.monotonic(), plan.pause_s[1]
         self._frozen: list[int] = []
         self._wake_at = float("inf")
 
@@ -105,14 +109,14 @@ class Chaos:
                 self._restart()
         # kills keep step with the trials, so that none is left over when these are done
         behind = self.kills * self.plan.trials < self.plan.kills * (finished + self.plan.workers)
-        if time.monotonic() < (self._next - self.plan.pause_s[0] if behind else self._next):
+        pause_s = self._pause_s / BEHIND if behind else self._pause_s
+        if time.monotonic() < self._last + pause_s:
             return
-        self._next = time.monotonic() + self._random.uniform(*self.plan.pause_s)
         pids = [w.pid for w in local if w.pid is not None and w.pid not in self._frozen]
         busy = [w.pid for w in self.handle.workers() if w.trial is not None and w.pid in pids]
         if not busy:
-            self._next = time.monotonic() + 0.5
             return
+        self._last, self._pause_s = time.monotonic(), self._random.uniform(*self.plan.pause_s)
         victim = self._random.choice(busy)
         if not self.freezes:
             self._freeze(victim)
