@@ -111,11 +111,9 @@ def _measure(
         ]
     content = onnx_bytes(model, torch.zeros(2, *input_shape))
     session = onnx_session(content, threads=threads)
-    found = []
-    for batch_size in batch_sizes:
-        with host_lock():
-            found.append(measure_session(session, input_shape, batch_size, threads))
-    return found
+    return [
+        measure_session(session, input_shape, batch_size, threads) for batch_size in batch_sizes
+    ]
 
 
 def measure_session(
@@ -124,7 +122,7 @@ def measure_session(
     batch_size: int,
     threads: int,
 ) -> Latency:
-    """Wall time of one forward pass in onnxruntime, after a warm-up.
+    """Wall time of one forward pass in onnxruntime, after a warm-up, under the host's lock.
 
     Args:
         session: of a network whose input is called ``images``.
@@ -139,16 +137,17 @@ def measure_session(
         session.run(None, {"images": images})
         return time.perf_counter() - since
 
-    forward_s()
-    warm_until = time.perf_counter() + _WARM_UP_S
-    while time.perf_counter() < warm_until:
+    with host_lock():
         forward_s()
-    until = time.perf_counter() + _BUDGET_S
-    seconds: list[float] = []
-    while len(seconds) < _MIN_REPEATS or (
-        time.perf_counter() < until and len(seconds) < _MAX_REPEATS
-    ):
-        seconds.append(forward_s())
+        warm_until = time.perf_counter() + _WARM_UP_S
+        while time.perf_counter() < warm_until:
+            forward_s()
+        until = time.perf_counter() + _BUDGET_S
+        seconds: list[float] = []
+        while len(seconds) < _MIN_REPEATS or (
+            time.perf_counter() < until and len(seconds) < _MAX_REPEATS
+        ):
+            seconds.append(forward_s())
     lower, median, upper = np.percentile(np.array(seconds) * 1e3, [25, 50, 75])
     return Latency(
         median_ms=float(median),

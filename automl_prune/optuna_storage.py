@@ -38,7 +38,7 @@ class OneWriterStorage(RDBStorage):
             skip_compatibility_check=True,
             skip_table_creation=True,
         )
-        self.scoped_session.remove()
+        self.scoped_session.remove()  # one that is open already would keep its setting
         self.scoped_session.configure(autoflush=False)
 
     def _set_trial_param_without_commit(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from automl_prune.config import StudyConfig
 from automl_prune.errors import StudyNotFoundError
 from automl_prune.records import FailureRecord, StudyFacts, TrialCurves, TrialRecord, from_json
-from automl_prune.report import ResultRow
+from automl_prune.report import ResultRow, pareto_rows
 from automl_prune.storage.artifacts import Artifact, ArtifactFolder, from_column
 from automl_prune.storage.database import now
 from automl_prune.storage.process import known_dead
@@ -23,7 +23,7 @@ from automl_prune.storage.tables import results, slots, studies, workers
 from automl_prune.storage.urls import sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
@@ -120,6 +120,10 @@ class StudyReader:
             )
             for row in found
         ]
+
+    def front(self, rows: Sequence[ResultRow]) -> list[ResultRow]:
+        """The found front of these rows, by the cost that is the study's objective."""
+        return pareto_rows(rows, objective=self.config.search.objective)
 
     def finished_count(self) -> int:
         """Trials that are finished for good: complete, pruned or failed."""

@@ -90,7 +90,7 @@ def train_dense(
     batches = data.stream("train", batch_size=batch_size, seed=seed, augment=True, device=place)
     pending: list[Tensor] = []
     model.train()
-    with _own_randomness(place):
+    with own_randomness(place):
         for step in range(total_steps):
             images_BCHW, labels_B = next(batches)
             torch.manual_seed(derive_seed(seed, "step", step))
@@ -160,7 +160,7 @@ class FineTuner:
         until = min(until, self.total_steps)
         pending: list[Tensor] = []
         self._model.train()
-        with _own_randomness(self._device):
+        with own_randomness(self._device):
             while self.step < until:
                 pending.append(self._one_step())
                 self.step += 1
@@ -332,7 +332,7 @@ def _fast_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
-def _own_randomness(device: torch.device) -> AbstractContextManager[object]:
+def own_randomness(device: torch.device) -> AbstractContextManager[object]:
     """The process's generators are left as they were."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 

@@ -77,6 +77,9 @@ class Contest:
         self.names = [row.name for row in self.bench.facts.groups if row.low < row.high]
         self.reachable = (config.groups.min_ratio, config.search.ratio[1])
         """Keep ratios that methods without an inner loop choose from."""
+        inner = config.inner
+        self.loop_steps = inner.steps + inner.steps // inner.weight_steps_per_ratio_step
+        """Weight steps and ratio steps of our inner loop."""
 
     def run(
         self, ratios: dict[str, float], trade_off: float, kind: str, number: int
@@ -94,9 +97,7 @@ class Contest:
 
     def train_pruned(self, model: torch.nn.Module, number: int) -> Point:
         """A network that another tool pruned gets the compute of a whole trial as fine-tuning."""
-        inner = self.config.inner
-        extra = inner.steps + inner.steps // inner.weight_steps_per_ratio_step
-        return self.finetuned(model, number, time.perf_counter(), extra)
+        return self.finetuned(model, number, time.perf_counter(), self.loop_steps)
 
     def finetuned(
         self, model: torch.nn.Module, number: int, begun: float, extra_steps: int = 0
@@ -247,7 +248,6 @@ def _dms_loop(contest: Contest, share: float, number: int) -> tuple[torch.nn.Mod
     bench, inner = contest.bench, contest.config.inner
     graph, cost = bench.graph, bench.cost
     seed = trial_seed(contest.config.seed, number)
-    steps = inner.steps + inner.steps // inner.weight_steps_per_ratio_step
     model = copy.deepcopy(bench.dense).requires_grad_(True).train()
     group_U, sizes_G = unit_groups(graph), group_sizes(graph)
     a_G = torch.full_like(sizes_G, 0.05).requires_grad_(True)
@@ -267,7 +267,7 @@ def _dms_loop(contest: Contest, share: float, number: int) -> tuple[torch.nn.Mod
         augment=True,
         device=bench.device,
     )
-    for step in range(steps):
+    for step in range(contest.loop_steps):
         images_BCHW, labels_B = next(batches)
         place_U = 1.0 - ranks_of(importance_U, graph) / sizes_G[group_U]
         mask_U = torch.sigmoid(sizes_G[group_U] * (place_U - a_G[group_U]))

@@ -140,18 +140,8 @@ class Steps:
             F.cross_entropy(model(images_BCHW), labels_B).backward()
 
     def dense(self) -> float:
-        """Training the dense network: batch, forward, backward, one fused SGD step."""
-        model, batches = self._trainee(), self._batches()
-        parameters: list[Tensor] = list(model.parameters())
-        momenta = [torch.zeros_like(p) for p in parameters]
-
-        def run() -> None:
-            for _ in range(self.steps):
-                images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
-                F.cross_entropy(model(images_BCHW), labels_B).backward()
-                weight_step(parameters, momenta, lr=0.01, momentum=0.9, weight_decay=5e-4)
-
-        return self._timed(run)
+        """Training the dense network."""
+        return self._plain_steps(self._trainee())
 
     def torch_pruning(self) -> float:
         """Torch-Pruning's sparse learning on the dense network."""
@@ -176,13 +166,13 @@ class Steps:
 
         return self._timed(run)
 
-    def search(self, ratios_G: Tensor | None, execution: str) -> float:
-        """A whole inner loop; ratios held at these, or free from 0.7 on."""
+    def search(self, counts_G: Tensor | None, execution: str) -> float:
+        """A whole inner loop; held at these widths, or free from r = 0.7 on."""
         bench = self.bench
         low_G, high_G = bench.low_G, bench.high_G
         start_G = torch.full_like(low_G, 0.7)
-        if ratios_G is not None:
-            start_G = low_G = high_G = ratios_G
+        if counts_G is not None:
+            start_G = low_G = high_G = counts_G / bench.cost.dense_counts_G
         loop = InnerLoop(
             self._trainee(),
             bench.graph,
@@ -201,10 +191,14 @@ class Steps:
         )
         return self._timed(lambda: loop.run(loop.total_steps))
 
-    def bare(self, ratios_G: Tensor) -> float:
+    def bare(self, counts_G: Tensor) -> float:
         """The bare pruned network, trained: no ratio steps, draws or rankings."""
-        model = pruned_at(self.bench, ratios_G).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model, batches = model.requires_grad_(True).train(), self._batches()
+        model = pruned_to(self.bench, counts_G).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._plain_steps(model.requires_grad_(True).train())
+
+    def _plain_steps(self, model: nn.Module) -> float:
+        """Batch, forward, backward, one fused SGD step."""
+        batches = self._batches()
         parameters: list[Tensor] = list(model.parameters())
         momenta = [torch.zeros_like(p) for p in parameters]
 
@@ -217,49 +211,41 @@ class Steps:
         return self._timed(run)
 
 
-def even_ratios(bench: Workbench, share: float, *, everywhere: bool = False) -> Tensor:
-    """One keep ratio at this share of the dense MACs.
+def even_counts(
+    bench: Workbench, share: float, *, everywhere: bool = False, multiple: int = 1
+) -> Tensor:
+    """Kept units at this share of the dense MACs, removed as evenly as they can be.
 
     Args:
         bench: of the net.
         share: of the dense MACs.
         everywhere: in every group; else only in those inside blocks (one convolution makes their
             channels), with residual streams whole.
+        multiple: of channels.
     """
-    inside_G = torch.tensor(
+    layers = bench.graph.layers
+    whole_G = torch.tensor(
         [
-            everywhere
-            or sum(bench.graph.layers[name].kind in ("conv", "linear") for name in group.layers)
-            == 1
+            not everywhere
+            and sum(layers[name].kind in ("conv", "linear") for name in group.layers) > 1
             for group in bench.graph.groups
         ]
     )
-    low, high, ratios_G = 0.0, 1.0, torch.ones_like(bench.low_G)
-    for _ in range(40):
-        middle = (low + high) / 2
-        tried_G = torch.where(inside_G, middle, bench.high_G).clamp(bench.low_G, bench.high_G)
-        if float(bench.cost.macs(tried_G * bench.cost.dense_counts_G)) <= (
-            share * bench.cost.dense_macs
-        ):
-            low, ratios_G = middle, tried_G
-        else:
-            high = middle
-    return ratios_G
-
-
-def pruned_at(bench: Workbench, ratios_G: Tensor, multiple: int = 1) -> nn.Module:
-    """The dense network with its first channels kept, at no more MACs than these ratios have."""
-    counts_G = project_to_budget(
-        ratios_G,
+    return project_to_budget(
+        torch.ones_like(bench.low_G),
         bench.cost,
-        float(bench.cost.macs(ratios_G * bench.cost.dense_counts_G)),
-        low_G=bench.low_G,
+        share * bench.cost.dense_macs,
+        low_G=torch.where(whole_G, bench.high_G, bench.low_G),
         high_G=bench.high_G,
         channel_multiple=multiple,
     )
+
+
+def pruned_to(bench: Workbench, counts_G: Tensor) -> nn.Module:
+    """The dense network with so many of every group's first channels kept."""
     keep_U = torch.zeros(bench.graph.num_units, dtype=torch.bool)
     for group, count in zip(bench.graph.groups, counts_G.tolist(), strict=True):
-        keep_U[group.first_unit : group.first_unit + int(count)] = True
+        keep_U[group.first_unit : group.first_unit + count] = True
     return prune_model(copy.deepcopy(bench.dense), bench.graph, keep_U).eval()
 
 
@@ -267,11 +253,11 @@ def step_table(bench: Workbench, rounds: int) -> dict:
     """Milliseconds per weight step of every kind, medians over rounds, and peak memory."""
     steps = Steps(bench)
     kinds: dict[str, Callable[[], float]] = {"dense": steps.dense}
-    held = {f"{share:g}": even_ratios(bench, share) for share in SHARES}
-    held["0.5 everywhere"] = even_ratios(bench, 0.5, everywhere=True)
-    for name, ratios_G in held.items():
-        kinds[f"bare {name}"] = lambda ratios_G=ratios_G: steps.bare(ratios_G)
-        kinds[f"compact {name}"] = lambda ratios_G=ratios_G: steps.search(ratios_G, "compact")
+    held = {f"{share:g}": even_counts(bench, share) for share in SHARES}
+    held["0.5 everywhere"] = even_counts(bench, 0.5, everywhere=True)
+    for name, counts_G in held.items():
+        kinds[f"bare {name}"] = lambda counts_G=counts_G: steps.bare(counts_G)
+        kinds[f"compact {name}"] = lambda counts_G=counts_G: steps.search(counts_G, "compact")
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
     kinds["torch-pruning"] = steps.torch_pruning
@@ -308,10 +294,9 @@ def latency_table(bench: Workbench, threads: int, rounds: int) -> list[dict]:
     """Inference, dense against pruned to half the MACs; medians over rounds of medians."""
     models = {"dense": copy.deepcopy(bench.dense).cpu()}
     for name, everywhere in (("inside blocks", False), ("everywhere", True)):
-        ratios_G = even_ratios(bench, 0.5, everywhere=everywhere)
         for multiple in MULTIPLES:
-            model = pruned_at(bench, ratios_G, multiple)
-            models[f"pruned {name}, multiple {multiple}"] = model.cpu()
+            counts_G = even_counts(bench, 0.5, everywhere=everywhere, multiple=multiple)
+            models[f"pruned {name}, multiple {multiple}"] = pruned_to(bench, counts_G).cpu()
     shape = bench.data.input_shape
     sessions = {
         name: onnx_session(onnx_bytes(model, torch.zeros(2, *shape)), threads=threads)

@@ -38,6 +38,19 @@ def handle(storage_url, tmp_path):
     storage.close()
 
 
+@pytest.mark.parametrize(("objective", "front"), [("macs", [0, 1]), ("latency", [1])])
+def test_the_front_is_that_of_the_objective(tmp_path, objective, front):
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+    config = made_up_config(search={"objective": objective, "baselines": 0})
+    handle = StudyHandle.create_or_check(storage, config, made_up_facts(), tmp_path / "artifacts")
+    for accuracy, macs, milliseconds in ((80.0, 100_000, 3.0), (90.0, 200_000, 2.0)):
+        latency = made_up_latency(milliseconds)
+        finish_one(handle, 2, tmp_path / "m", accuracy=accuracy, macs=macs, latency=latency)
+    assert [row.number for row in handle.front(handle.rows())] == front
+    handle.close()
+    storage.close()
+
+
 def test_a_row_says_what_its_record_says(handle, tmp_path):
     assignment = finish_one(handle, 1, tmp_path / "m", latency=made_up_latency(2.5, "GPU"))
     record = made_up_record(assignment, latency=made_up_latency(2.5, "GPU"))

@@ -56,14 +56,14 @@ def status(
     Example: automl-prune status digits
     """
     from automl_prune.cli.places import open_for_reading
-    from automl_prune.report import compare_with_uniform, pareto_rows
+    from automl_prune.report import compare_with_uniform
 
     handle = open_for_reading(study, storage)
     rows, facts = handle.rows(), handle.facts
     states: dict[str, int] = {}
     for row in rows:
         states[row.state] = states.get(row.state, 0) + 1
-    front = pareto_rows(rows, objective=handle.config.search.objective)
+    front = handle.front(rows)
     comparison = compare_with_uniform(rows, facts)
     if as_json:
         say(
@@ -231,11 +231,10 @@ def pareto(
     """
     from automl_prune.cli.places import open_for_reading
     from automl_prune.errors import StudyNotFoundError
-    from automl_prune.report import pareto_rows
 
     handle = open_for_reading(study, storage)
     rows = handle.rows()
-    front = pareto_rows(rows, objective=handle.config.search.objective)
+    front = handle.front(rows)
     on_front = {row.number for row in front}
     shown = sorted(rows, key=lambda row: row.number) if everything else front
     if not shown:

@@ -29,13 +29,11 @@ def gc(
     Their rows stay. Example: automl-prune gc digits --recent 5
     """
     from automl_prune.cli.places import open_for_changing
-    from automl_prune.report import pareto_rows
 
     handle = open_for_changing(study, storage)
     rows = handle.rows()
     newest = sorted((row.number for row in rows), reverse=True)[:recent]
-    front = pareto_rows(rows, objective=handle.config.search.objective)
-    keep = {row.number for row in front} | set(newest)
+    keep = {row.number for row in handle.front(rows)} | set(newest)
     freed = handle.remove_artifacts(keep=keep, dry_run=dry_run)
     say(
         f"{'would free' if dry_run else 'freed'} {size_text(freed.num_bytes)} of "

@@ -20,11 +20,10 @@ from automl_prune.inner.rank import rank_units
 from automl_prune.inner.rounding import project_to_budget, round_to_units
 from automl_prune.inner.window import group_sizes, hard_draw, ramp, unit_groups, window_widths
 from automl_prune.seeds import derive_seed
-from automl_prune.train import one_cycle
+from automl_prune.train import one_cycle, own_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
@@ -129,7 +128,7 @@ class InnerLoop:
         """
         until = min(until, self.total_steps)
         pending: list[tuple[Tensor, float, float]] = []
-        with _own_randomness(self._device):
+        with own_randomness(self._device):
             while self.step < until:
                 loss = self._weight_step()
                 self.step += 1
@@ -149,7 +148,7 @@ class InnerLoop:
             ModelError: a loss is not finite.
         """
         self._execution.write_back()
-        with _own_randomness(self._device):
+        with own_randomness(self._device):
             last_loss, _ = self._search_gradient(
                 len(self._notes.ratio_steps),
                 next(self._stream("search", len(self._notes.ratio_steps))),
@@ -327,8 +326,3 @@ def _execution(
         name = "compact" if len(owned) == len({id(p) for p in owned}) else "masked"
     kind = CompactExecution if name == "compact" else MaskedExecution
     return kind(model, graph, loss, momenta, rule)
-
-
-def _own_randomness(device: torch.device) -> AbstractContextManager[object]:
-    """The process's generators are left as they were."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -24,6 +24,7 @@ from automl_prune.inner.narrowed import NarrowedCopy
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.inner.taps import tapped
 from automl_prune.mask import weight_factor
+from automl_prune.train import own_randomness
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,9 +103,7 @@ class CompactExecution:
             if held.is_narrowed or held in changing:
                 held.gather(with_state=False)
         if self._taps_agree is None:
-            with torch.random.fork_rng(
-                devices=[images_BCHW.device] if images_BCHW.is_cuda else []
-            ):
+            with own_randomness(images_BCHW.device):
                 _, expected_U = self._probe(images_BCHW, labels_B, mask_U, through_weights=True)
             loss, gradient_U = self._probe(images_BCHW, labels_B, mask_U, through_weights=False)
             error = float((gradient_U - expected_U)[active_U].abs().max())
