@@ -343,14 +343,13 @@ class StudyHandle(StudyKeeper):
         Raises:
             StorageError: other workers are at work on it.
         """
+        self._stop_carrying()  # a trial that is just being carried over would keep Optuna's study
         super().delete()
         self.close()
 
     def close(self) -> None:
         """Leave the list of workers and stop the pulse; the storage stays open."""
-        if self._carrier is not None:
-            self._carrier.stop()
-            self._carrier = None
+        self._stop_carrying()
         if self._pulse is not None:
             self._pulse.stop()
             self._pulse = None
@@ -406,6 +405,11 @@ class StudyHandle(StudyKeeper):
         if done:
             self._carry_soon()
         return done
+
+    def _stop_carrying(self) -> None:
+        if self._carrier is not None:
+            self._carrier.stop()
+            self._carrier = None
 
     def _carry_soon(self) -> None:
         """Have what is pending carried over to Optuna's tables while the next trial computes."""

@@ -7,6 +7,7 @@ import pytest
 from made_up_trials import finish_one, made_up_config, made_up_facts
 
 from automl_prune.errors import StorageError, StudyNotFoundError
+from automl_prune.keeping import StudyKeeper
 from automl_prune.optuna_storage import open_optuna
 from automl_prune.storage import open_storage
 from automl_prune.storage.artifacts import ORPHAN_AGE_S
@@ -79,6 +80,20 @@ def test_a_deleted_study_leaves_nothing(handle, tmp_path):
         handle.storage, made_up_config(), made_up_facts(), tmp_path / "artifacts"
     )
     assert again.rows() == []
+
+
+def test_nothing_is_carried_over_while_the_study_is_deleted(handle, tmp_path, monkeypatch):
+    finish_one(handle, 1, tmp_path / "m")
+    delete, carriers = StudyKeeper.delete, [handle._carrier]
+
+    def watched(self):
+        carriers.append(self._carrier)
+        delete(self)
+
+    monkeypatch.setattr(StudyKeeper, "delete", watched)
+    handle.delete()
+    assert carriers[0] is not None
+    assert carriers[1] is None
 
 
 def test_a_deletion_that_was_cut_off_can_be_repeated(handle, tmp_path):
