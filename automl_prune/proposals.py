@@ -95,7 +95,9 @@ class Proposer:
                 number=row.number,
                 state=row.state,
                 params=self._space.to_params(json.loads(row.ratios), row.trade_off),
-                values=objectives_of_row(self._config, row) if row.state == "complete" else None,
+                values=None
+                if row.accuracy is None or row.state in OPEN
+                else objectives_of_row(self._config, row),
                 constraints=json.loads(row.constraints or "{}"),
                 notes=json.loads(row.sampler_notes),
             )

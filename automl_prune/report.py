@@ -238,6 +238,11 @@ def _by_number(rows: Sequence[ResultRow], number: int) -> ResultRow:
                     f"trial {number} failed and has no model: {row.error}; see "
                     f"`automl-prune show STUDY {number}`"
                 )
+            if row.state == "pruned":
+                raise StudyNotFoundError(
+                    f"trial {number} was stopped early, since others were clearly ahead, and has "
+                    "no model; pick one of `automl-prune pareto STUDY`"
+                )
             return row
     numbers = [row.number for row in rows]
     there = f"finished are {min(numbers)} to {max(numbers)}" if numbers else "none has finished"

@@ -98,6 +98,9 @@ class Mirror:
             if trial.number in self._finished:
                 continue
             state = STATES.get(trial.state, TrialState.RUNNING)
+            if state == TrialState.PRUNED and trial.values:
+                # what it had reached is dominated, and that is what the sampler has to know of it
+                state = TrialState.COMPLETE
             values = list(trial.values) if trial.values and state == TrialState.COMPLETE else None
             constraints = {CONSTRAINT_PREFIX + k: v for k, v in trial.constraints.items()}
             copy = self._ids.get(trial.number)

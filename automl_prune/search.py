@@ -11,6 +11,7 @@ import logging
 import tempfile
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +151,7 @@ def _run_one(
             on_progress=moved,
             checkpoints=checkpoints,
             should_stop=lambda: should_stop() or handle.is_lost(assignment),
+            is_hopeless=partial(handle.is_hopeless, assignment) if handle.has_rungs else None,
         )
         hand_in(handle, bench, assignment, outcome)
     except TrialInterruptedError:
@@ -197,11 +199,14 @@ class NotedCheckpoints(FolderCheckpoints):
 def hand_in(
     handle: StudyHandle, bench: Workbench, assignment: Assignment, outcome: TrialOutcome
 ) -> None:
-    """Store a trial's record, curves and model folder.
+    """Store a trial's record, curves and model folder; one that was stopped early has no model.
 
     Raises:
         EnvironmentProblemError: the disk is full; nothing was stored.
     """
+    if outcome.record.state == "pruned":
+        handle.complete(assignment, outcome.record, outcome.curves, {})
+        return
     with tempfile.TemporaryDirectory(prefix="automl-prune-") as scratch:
         folder = Path(scratch) / "model"
         save_model_folder(

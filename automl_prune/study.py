@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from automl_prune.early_stopping import RULES, is_hopeless
 from automl_prune.errors import ConfigError, StudyMismatchError
 from automl_prune.keeping import Freed, StudyKeeper
 from automl_prune.reading import CURVES_FILE, OpenTrial, WorkerRow, artifact_location, find_study
@@ -28,6 +29,7 @@ from automl_prune.seeds import trial_seed
 from automl_prune.space import Space, constraint_values, objective_values
 from automl_prune.storage.artifacts import to_column
 from automl_prune.storage.pulse import Pulse
+from automl_prune.storage.rungs import finished_at_rung, note_rung
 from automl_prune.storage.slots import (
     BudgetReached,
     Lease,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
     from automl_prune.carrying import Carrier
     from automl_prune.config import StudyConfig
+    from automl_prune.early_stopping import Rung
     from automl_prune.proposals import Proposer
     from automl_prune.publishing import Publisher
     from automl_prune.records import FailureRecord, StudyFacts, TrialCurves, TrialKind, TrialRecord
@@ -310,6 +313,27 @@ class StudyHandle(StudyKeeper):
     def is_lost(self, assignment: Assignment) -> bool:
         """Whether the trial was given to somebody else; known from the last beat."""
         return self._pulse is not None and self._pulse.lost(assignment.token)
+
+    @property
+    def has_rungs(self) -> bool:
+        """Whether trials are looked at on the way, to be stopped early."""
+        search = self.config.search
+        return search.early_stopping != "off" and search.objective == "macs"
+
+    def is_hopeless(self, assignment: Assignment, rung: Rung) -> bool:
+        """Note that a trial is at a rung; say whether to stop it there.
+
+        Baselines are noted, and never stopped: they are the control.
+
+        Raises:
+            StorageError: the storage stayed away.
+        """
+        database = self.storage.database
+        database.write(lambda c: note_rung(c, self.study_id, assignment.number, rung))
+        if assignment.kind == "baseline":
+            return False
+        finished = database.read(lambda c: finished_at_rung(c, self.study_id, rung.number))
+        return is_hopeless(rung, finished, RULES[self.config.search.early_stopping])
 
     def reap(self) -> list[int]:
         """Make trials of dead or silent workers wait for a repetition; returns their numbers."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.early_stopping import Rung, rung_steps
 from automl_prune.errors import ModelError
 from automl_prune.evaluate import evaluate, hardware_name, measure_latency
 from automl_prune.graph.cost import count_macs, count_params
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from automl_prune.evaluate import Evaluation
     from automl_prune.inner import InnerProgress
     from automl_prune.prune import LayerWidths
-    from automl_prune.records import TrialKind
+    from automl_prune.records import TrialKind, TrialState
     from automl_prune.trial_state import Checkpoints
     from automl_prune.workbench import Workbench
 
@@ -72,6 +73,7 @@ def run_trial(
     on_progress: Callable[[TrialProgress], None] | None = None,
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] | None = None,
+    is_hopeless: Callable[[Rung], bool] | None = None,
 ) -> TrialOutcome:
     """Run one trial.
 
@@ -84,6 +86,8 @@ def run_trial(
         on_progress: called every few steps.
         checkpoints: where to write checkpoints, and to go on from.
         should_stop: asked every few steps.
+        is_hopeless: asked at every rung of the fine-tuning, where the accuracy is measured for
+            it; on True the trial ends there, and its record says *pruned*.
 
     Raises:
         TrialInterruptedError: ``should_stop`` said so; a checkpoint was written first.
@@ -131,7 +135,7 @@ def run_trial(
             }
         )
     with clock.phase("finetune"):
-        _run_finetuning(tuner, notes, bench, watch, clock)
+        state = _run_finetuning(tuner, pruned, notes, bench, watch, clock, is_hopeless)
     pruned.eval().requires_grad_(False)
     return _outcome(
         bench,
@@ -140,6 +144,7 @@ def run_trial(
         tuner,
         clock,
         kind=kind,
+        state=state,
         seed=seed,
         trade_off=trade_off,
         ratios=ratios,
@@ -210,8 +215,14 @@ def _run_inner(loop: InnerLoop, bench: Workbench, watch: Watch, clock: PhaseCloc
 
 
 def _run_finetuning(
-    tuner: FineTuner, notes: InnerNotes, bench: Workbench, watch: Watch, clock: PhaseClock
-) -> None:
+    tuner: FineTuner,
+    pruned: nn.Module,
+    notes: InnerNotes,
+    bench: Workbench,
+    watch: Watch,
+    clock: PhaseClock,
+    is_hopeless: Callable[[Rung], bool] | None,
+) -> TrialState:
     whole = notes.weight_steps + tuner.total_steps
     macs_ratio = float(notes.macs_ratio[-1])
 
@@ -243,10 +254,27 @@ def _run_finetuning(
             },
         )
 
+    rungs = {} if is_hopeless is None else rung_steps(tuner.total_steps, STEPS_BETWEEN_CHECKS)
+
+    def ends_here() -> bool:
+        if is_hopeless is None or tuner.step not in rungs:
+            return False
+        at_start = tuner.step == 0
+        rung = Rung(
+            number=rungs[tuner.step],
+            step=tuner.step,
+            accuracy=notes.accuracy_before if at_start else _evaluate(pruned, bench).accuracy,
+            macs=count_macs(pruned, bench.data.input_shape),
+        )
+        return is_hopeless(rung)
+
     for until in _chunks(tuner.step, tuner.total_steps):
+        if ends_here():
+            return "pruned"
         tuner.run(until, report)
         if until < tuner.total_steps:
             watch.between_steps(checkpoint)
+    return "complete"
 
 
 def _prune_and_prove(
@@ -293,6 +321,7 @@ def _outcome(
     clock: PhaseClock,
     *,
     kind: TrialKind,
+    state: TrialState,
     seed: int,
     trade_off: float,
     ratios: dict[str, float],
@@ -308,12 +337,12 @@ def _outcome(
                 threads=config.compute.threads,
                 device=bench.device,
             )
-            if config.compute.measure_latency
+            if config.compute.measure_latency and state == "complete"
             else None
         )
     record = TrialRecord(
         kind=kind,
-        state="complete",
+        state=state,
         seed=seed,
         trade_off=trade_off,
         start_ratios=dict(ratios),
@@ -326,7 +355,7 @@ def _outcome(
         params=count_params(pruned),
         weight_steps=notes.weight_steps,
         ratio_steps=notes.ratio_step_count,
-        finetune_steps=tuner.total_steps,
+        finetune_steps=tuner.step,
         equivalence_error=notes.equivalence_error,
         config_digest=config.digest(),
         dense_digest=bench.facts.dense_digest,

@@ -92,7 +92,9 @@ class TrialChild:
             on_event(event)
         return False
 
-    def run(self, assignment: Assignment, *, checkpoint_dir: str, model_dir: str) -> None:
+    def run(
+        self, assignment: Assignment, *, checkpoint_dir: str, model_dir: str, has_rungs: bool
+    ) -> None:
         """Have it begin a trial, or go on with it from its newest checkpoint."""
         self.order(
             "run",
@@ -103,6 +105,7 @@ class TrialChild:
             seed=assignment.seed,
             checkpoint_dir=checkpoint_dir,
             model_dir=model_dir,
+            has_rungs=has_rungs,
         )
 
     def order(self, order: str, **content: object) -> None:

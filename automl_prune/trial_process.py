@@ -16,6 +16,7 @@ import queue
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
 from automl_prune.records import StudyFacts, from_json, to_json
 
 if TYPE_CHECKING:
+    from automl_prune.early_stopping import Rung
     from automl_prune.records import TrialKind
     from automl_prune.trial_state import TrialProgress
     from automl_prune.workbench import Workbench
@@ -45,6 +47,8 @@ class TrialRequest:
     checkpoint_dir: str
     model_dir: str
     """Where the model folder is written; the worker's, and removed by it."""
+    has_rungs: bool
+    """Whether the worker is to be asked at every rung if the trial goes on."""
 
 
 class Voice:
@@ -66,6 +70,7 @@ class Ear:
     def __init__(self, descriptor: int) -> None:
         """Listen in a thread; when the worker is gone, so is this process."""
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._verdicts: queue.Queue[bool] = queue.Queue()
         self.stop = threading.Event()
         self._file = os.fdopen(descriptor, encoding="utf-8")
         threading.Thread(target=self._listen, name="ear", daemon=True).start()
@@ -74,13 +79,23 @@ class Ear:
         """Wait for the next order."""
         return self._lines.get()
 
+    def verdict(self) -> bool:
+        """Wait for the answer to what was asked at a rung; False where the trial is stopped."""
+        while not self.stop.is_set():
+            with suppress(queue.Empty):
+                return self._verdicts.get(timeout=0.05)
+        return False
+
     def _listen(self) -> None:
         for line in self._file:
             order = json.loads(line)
             if order["order"] == "stop":
                 self.stop.set()
+            elif order["order"] == "verdict":
+                self._verdicts.put(order["hopeless"])
             else:
                 self.stop.clear()  # here, not where the trial begins: a stop may follow at once
+                self._verdicts = queue.Queue()  # one that came too late is for no other trial
                 self._lines.put(order)
         os._exit(1)
 
@@ -149,6 +164,7 @@ def _prepare(order: dict[str, Any], voice: Voice) -> Workbench:
 
 
 def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> None:
+    from automl_prune.modelfile import save_model_folder
     from automl_prune.search import NotedCheckpoints, describe_failure, manifest_of
     from automl_prune.trial import run_trial
     from automl_prune.trial_state import TrialInterruptedError
@@ -165,6 +181,10 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
             saved_fraction=checkpoints.saved_fraction,
         )
 
+    def is_hopeless(rung: Rung) -> bool:
+        voice.say("rung", rung=dataclasses.asdict(rung))
+        return ear.verdict()
+
     try:
         outcome = run_trial(
             bench,
@@ -175,15 +195,15 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
             on_progress=moved,
             checkpoints=checkpoints,
             should_stop=ear.stop.is_set,
+            is_hopeless=is_hopeless if request.has_rungs else None,
         )
-        from automl_prune.modelfile import save_model_folder
-
-        save_model_folder(
-            Path(request.model_dir),
-            outcome.model,
-            manifest_of(bench, request.number, outcome),
-            trust=bench.trusted,
-        )
+        if outcome.record.state == "complete":
+            save_model_folder(
+                Path(request.model_dir),
+                outcome.model,
+                manifest_of(bench, request.number, outcome),
+                trust=bench.trusted,
+            )
     except TrialInterruptedError:
         voice.say("interrupted", saved_fraction=checkpoints.saved_fraction)
     except EnvironmentProblemError as error:

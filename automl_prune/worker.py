@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from automl_prune.early_stopping import Rung
 from automl_prune.errors import EnvironmentProblemError
 from automl_prune.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from automl_prune.records import (
@@ -159,7 +160,10 @@ class Worker:
             model_dir = Path(scratch) / "model"
             try:
                 self._child.run(
-                    assignment, checkpoint_dir=str(checkpoint_dir), model_dir=str(model_dir)
+                    assignment,
+                    checkpoint_dir=str(checkpoint_dir),
+                    model_dir=str(model_dir),
+                    has_rungs=self._handle.has_rungs,
                 )
                 event = self._watch(assignment)
                 return self._settle(assignment, event, model_dir, checkpoint_dir)
@@ -188,6 +192,9 @@ class Worker:
                     assignment, event["progress"], saved_fraction=event["saved_fraction"]
                 )
                 self._tell("moved", assignment, detail=event["progress"])
+            elif event is not None and event["event"] == "rung":
+                hopeless = self._handle.is_hopeless(assignment, Rung(**event["rung"]))
+                self._child.order("verdict", hopeless=hopeless)
             elif event is not None:
                 return event
             if deadline_s is not None and time_now - began > deadline_s:
@@ -212,11 +219,14 @@ class Worker:
             self._handle.release(assignment)
             raise refusal(event)
         if event["event"] == "done":
+            record = from_json(TrialRecord, event["record"])
+            # one that was stopped early has no model
+            files = (WEIGHTS_FILE, MANIFEST_FILE) if record.state == "complete" else ()
             counted = self._handle.complete(
                 assignment,
-                from_json(TrialRecord, event["record"]),
+                record,
                 from_json(TrialCurves, event["curves"]),
-                {name: model_dir / name for name in (WEIGHTS_FILE, MANIFEST_FILE)},
+                {name: model_dir / name for name in files},
             )
         else:
             failure = (

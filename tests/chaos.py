@@ -241,7 +241,14 @@ def count(plan: Plan, handle: StudyHandle, bench: Workbench, chaos: Chaos) -> Co
                 say(f"trial {row.number}: artifact {name}: {error}")
                 bad += 1
         again = run_trial(
-            bench, record.start_ratios, record.trade_off, kind=record.kind, seed=record.seed
+            bench,
+            record.start_ratios,
+            record.trade_off,
+            kind=record.kind,
+            seed=record.seed,
+            is_hopeless=lambda rung, record=record: (
+                record.state == "pruned" and rung.step == record.finetune_steps
+            ),
         ).record
         if again.deterministic() != record.deterministic():
             say(f"trial {row.number} differs from its replay")
@@ -254,7 +261,7 @@ def count(plan: Plan, handle: StudyHandle, bench: Workbench, chaos: Chaos) -> Co
         finished=handle.finished_count(),
         rows=len(rows),
         distinct=len({row.number for row in rows}),
-        not_complete=sum(row.state != "complete" for row in rows),
+        not_complete=sum(row.state == "failed" for row in rows),
         open=len(handle.open_trials()),
         unreadable=unreadable,
         bad_artifacts=bad,

@@ -1,8 +1,9 @@
 import pytest
 
-from automl_prune.errors import EnvironmentProblemError, ModelError
+from automl_prune.errors import EnvironmentProblemError, ModelError, StudyNotFoundError
 from automl_prune.manifest import read_manifest
 from automl_prune.modelfile import verify_folder
+from automl_prune.report import pick
 from automl_prune.search import (
     TrialFailed,
     TrialFinished,
@@ -142,3 +143,15 @@ def test_ctrl_c_at_the_second_time_ends_at_once_and_gives_the_trial_back(handle,
     with pytest.raises(KeyboardInterrupt):
         run(1, on_event=interrupt)
     assert [trial.state for trial in handle.open_trials()] == ["waiting"]
+
+
+def test_a_trial_that_is_stopped_early_leaves_a_record_and_no_model(handle, run, monkeypatch):
+    monkeypatch.setattr(handle, "is_hopeless", lambda assignment, _: assignment.kind == "search")
+    run(2)
+    baseline, stopped = handle.rows()
+    assert (baseline.state, stopped.state) == ("complete", "pruned")
+    assert handle.record(1).finetune_steps == 0
+    assert list(handle.artifacts_of(1)) == ["curves.json"]
+    assert stopped not in handle.front(handle.rows())
+    with pytest.raises(StudyNotFoundError, match="trial 1 was stopped early"):
+        pick(handle.rows(), handle.facts, trial=1)

@@ -10,6 +10,7 @@ from made_up_trials import CURVES, finish_one, made_up_config, made_up_facts, ma
 from made_up_trials import model_files as files_in
 
 from automl_prune.config import StudyConfig
+from automl_prune.early_stopping import RULES, Rung
 from automl_prune.errors import ConfigError, EnvironmentProblemError, StudyMismatchError
 from automl_prune.records import FailureRecord
 from automl_prune.seeds import trial_seed
@@ -275,3 +276,52 @@ def test_eight_processes_finish_exactly_what_was_asked_for(begin, storage_url, t
     assert len(starts) == target, "no two workers proposed the same"
     for number in range(target):
         assert handle.artifact(number, "manifest.json") == b"bytes of manifest.json"
+
+
+def at_rung(handle, assignment, accuracy, macs=500):
+    return handle.is_hopeless(assignment, Rung(number=1, step=5, accuracy=accuracy, macs=macs))
+
+
+def test_a_trial_is_stopped_once_enough_finished_ones_are_clearly_ahead(begin, tmp_path):
+    handle = begin(search={"trials": 12, "baselines": 1, "early_stopping": "cautious"})
+    rule = RULES["cautious"]
+    baseline = handle.ask(12)
+    assert not at_rung(handle, baseline, 90.0)
+    record = made_up_record(baseline)
+    assert handle.complete(baseline, record, CURVES, files_in(tmp_path / "m"))
+    for _ in range(rule.dominators - 1):
+        assignment = handle.ask(12)
+        assert not at_rung(handle, assignment, 0.0), "not enough are ahead"
+        at_rung(handle, assignment, 90.0)
+        files = files_in(tmp_path / "m")
+        assert handle.complete(assignment, made_up_record(assignment), CURVES, files)
+    last = handle.ask(12)
+    assert not at_rung(handle, last, 90.0 - rule.margin + 0.1)
+    assert not at_rung(handle, last, 90.0 - rule.margin, macs=499), "none has as few MACs"
+    assert at_rung(handle, last, 90.0 - rule.margin)
+
+
+def test_baselines_are_never_stopped(begin, tmp_path):
+    handle = begin(search={"trials": 12, "baselines": 6, "early_stopping": "keen"})
+    for _ in range(5):
+        assignment = handle.ask(12)
+        assert not at_rung(handle, assignment, 90.0)
+        files = files_in(tmp_path / "m")
+        assert handle.complete(assignment, made_up_record(assignment), CURVES, files)
+    assert not at_rung(handle, handle.ask(12), 0.0)
+
+
+def test_rungs_are_looked_at_where_macs_are_the_objective(begin):
+    assert begin("a").has_rungs
+    assert not begin("b", search={"early_stopping": "off"}).has_rungs
+    assert not begin("c", search={"objective": "latency"}).has_rungs
+
+
+def test_the_sampler_learns_from_a_stopped_trial(begin, tmp_path):
+    proposals = []
+    for name, state in (("a", "complete"), ("b", "pruned")):
+        handle = begin(name)
+        for _ in range(12):
+            finish_one(handle, 13, tmp_path / "m", state=state)
+        proposals.append(handle.ask(13).ratios)
+    assert proposals[0] == proposals[1]

@@ -119,3 +119,30 @@ def test_the_model_computes_what_the_record_scores(tiny_bench, undisturbed):
             correct += int((undisturbed.model(images).argmax(1) == labels).sum())
         total += len(labels)
     assert 100.0 * correct / total == pytest.approx(undisturbed.record.accuracy)
+
+
+def test_being_looked_at_on_the_way_changes_nothing(tiny_bench, undisturbed):
+    seen = []
+
+    def is_hopeless(rung):
+        seen.append(rung)
+        return False
+
+    watched = run(tiny_bench, is_hopeless=is_hopeless).record
+    assert watched.deterministic() == undisturbed.record.deterministic()
+    assert [rung.number for rung in seen] == sorted({rung.number for rung in seen})
+    assert len(seen) >= 2
+    assert seen[0].step == 0
+    assert seen[0].accuracy == watched.accuracy_before_finetuning
+    assert {rung.macs for rung in seen} == {watched.macs}
+
+
+def test_a_hopeless_trial_ends_at_the_rung_and_can_be_repeated(tiny_bench, undisturbed):
+    def second(rung):
+        return rung.step > 0
+
+    stopped = run(tiny_bench, is_hopeless=second).record
+    assert stopped.state == "pruned"
+    assert 0 < stopped.finetune_steps < undisturbed.record.finetune_steps
+    assert stopped.macs == undisturbed.record.macs
+    assert run(tiny_bench, is_hopeless=second).record.deterministic() == stopped.deterministic()

@@ -182,3 +182,28 @@ def test_the_process_dies_with_its_worker(begin, storage_url):
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_worker_is_asked_at_every_rung_and_stops_the_trial(begin, tiny_bench, monkeypatch):
+    handle = begin()
+    seen = []
+
+    def is_hopeless(assignment, rung):
+        seen.append((assignment.number, rung.number))
+        return assignment.number == 2 and rung.number > 0
+
+    monkeypatch.setattr(handle, "is_hopeless", is_hopeless)
+    assert Worker(handle).work()
+    assert [row.state for row in handle.rows()] == ["complete", "complete", "pruned", "complete"]
+    assert {number for number, _ in seen} == {0, 1, 2, 3}
+    record = handle.record(2)
+    again = run_trial(
+        tiny_bench,
+        record.start_ratios,
+        record.trade_off,
+        kind=record.kind,
+        seed=record.seed,
+        is_hopeless=lambda rung: rung.step == record.finetune_steps,
+    ).record
+    assert again.deterministic() == record.deterministic()
+    assert list(handle.artifacts_of(2)) == ["curves.json"]
