@@ -63,12 +63,12 @@ NETS: dict[str, dict] = {
         "builder": "torchvision.models:resnet18",
         "size": 224,
         "batch": 16,
-        "steps": 12,
+        "steps": 8,
     },
 }
 SHARES = (0.75, 0.5, 0.3)
 MULTIPLES = (1, 8)
-BATCH, STEPS, ROUNDS = 64, 50, 3
+BATCH, STEPS, ROUNDS = 64, 30, 2
 
 
 def images(size: int, limit: int) -> tuple[tuple[Tensor, Tensor], None]:
