@@ -146,9 +146,10 @@ class SearchConfig(Section):
     """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""
-    early_stopping: Literal["off", "cautious", "keen"] = "cautious"
+    early_stopping: Literal["off", "cautious", "keen"] = "off"
     """Whether a trial ends during its fine-tuning once finished trials with at most as many MACs
-    were clearly ahead at the same point; baselines are never stopped, nor trials of a search for
+    were clearly ahead at the same point. Off, because on digits it stopped trials of the final
+    front too (docs/benchmarks.md). Baselines are never stopped, nor trials of a search for
     latency, which is only measured at the end."""
     limits: LimitsConfig = LimitsConfig()
 

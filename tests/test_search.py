@@ -146,6 +146,7 @@ def test_ctrl_c_at_the_second_time_ends_at_once_and_gives_the_trial_back(handle,
 
 
 def test_a_trial_that_is_stopped_early_leaves_a_record_and_no_model(handle, run, monkeypatch):
+    monkeypatch.setattr(type(handle), "has_rungs", True)
     monkeypatch.setattr(handle, "is_hopeless", lambda assignment, _: assignment.kind == "search")
     run(2)
     baseline, stopped = handle.rows()

@@ -312,9 +312,10 @@ def test_baselines_are_never_stopped(begin, tmp_path):
 
 
 def test_rungs_are_looked_at_where_macs_are_the_objective(begin):
-    assert begin("a").has_rungs
-    assert not begin("b", search={"early_stopping": "off"}).has_rungs
-    assert not begin("c", search={"objective": "latency"}).has_rungs
+    keen = {"early_stopping": "keen"}
+    assert begin("a", search=keen).has_rungs
+    assert not begin("b").has_rungs
+    assert not begin("c", search={**keen, "objective": "latency"}).has_rungs
 
 
 def test_the_sampler_learns_from_a_stopped_trial(begin, tmp_path):
