@@ -1,13 +1,15 @@
 """Does the inner loop do what it promises? Tables, and the same as JSON.
 
     python benchmarks/inner_loop.py destination --study digits --json FILE
+    python benchmarks/inner_loop.py calibration --study cifar10_resnet20 --set model.builder=...
     python benchmarks/inner_loop.py uniform --study digits --json FILE
     python benchmarks/inner_loop.py uniform --study fashion_mnist_resnet20 --set inner.steps=60 ...
 
 ``destination``: final MACs over 8 trade-offs, with the study's number of ratio steps and with
-twice as many, and from three starting points. ``uniform``: the pruned and fine-tuned model against
-one of uniform widths at the same MACs (never fewer, and at most one unit of channels more), with
-the same number of steps, on paired seeds.
+twice as many, and from three starting points. ``calibration``: final MACs from r = 0.7 alone, to
+see that one range of λ means the same on any network. ``uniform``: the pruned and fine-tuned model
+against one of uniform widths at the same MACs (never fewer, at most one unit of channels more),
+with the same number of steps, on paired seeds.
 """
 
 from __future__ import annotations
@@ -117,6 +119,16 @@ def destination(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> 
     }
 
 
+def calibration(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> dict:
+    """Final MACs over the dense model's, per λ and seed; and the least that bounds allow."""
+    macs = [
+        [run_loop(bench, STARTS[0], trade_off, seed).macs_ratio for seed in seeds]
+        for trade_off in trade_offs
+    ]
+    lowest = bench.facts.min_macs / bench.facts.dense_macs
+    return {"trade_offs": trade_offs, "macs": macs, "lowest": lowest}
+
+
 def accuracy_of(bench: Workbench, loop: InnerLoop, seed: int) -> tuple[float, float, float]:
     """Accuracy on select before and after fine-tuning, and MACs over the dense model's."""
     config = bench.config
@@ -206,6 +218,11 @@ def paired(rows: list[dict], seeds: list[int], column: int) -> dict[str, float]:
 
 
 def show(name: str, found: dict) -> None:
+    if name == "calibration":
+        for trade_off, macs in zip(found["trade_offs"], found["macs"], strict=True):
+            print(f"  λ {trade_off:<7.3f} MACs {np.mean(macs):.3f}")
+        print(f"  at the lowest bounds {found['lowest']:.3f}")
+        return
     if name == "destination":
         print("  λ        MACs     doubled  " + "  ".join(f"start {s}" for s in STARTS[1:]))
         for index, trade_off in enumerate(found["trade_offs"]):
@@ -240,7 +257,7 @@ def show(name: str, found: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=["destination", "uniform"])
+    parser.add_argument("table", choices=["destination", "calibration", "uniform"])
     parser.add_argument("--study", default="digits")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -260,6 +277,8 @@ def main() -> None:
     trade_offs = arguments.trade_offs or np.geomspace(low, high, count).tolist()
     if arguments.table == "destination":
         found = destination(bench, arguments.seeds, trade_offs)
+    elif arguments.table == "calibration":
+        found = calibration(bench, arguments.seeds, trade_offs)
     else:
         notes = arguments.json and arguments.json.with_suffix(".pairs.jsonl")
         found = uniform(bench, arguments.seeds, trade_offs, arguments.start, notes)
