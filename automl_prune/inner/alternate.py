@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from automl_prune.config import StudyConfig
     from automl_prune.data import Data
     from automl_prune.graph import CostModel, CouplingGraph
-    from automl_prune.inner.execution import Execution, Loss
+    from automl_prune.inner.execution import Execution
     from automl_prune.inner.notes import InnerProgress, InnerState
 
 ExecutionName = Literal["auto", "masked", "compact"]
 _STEPS_BETWEEN_SYNCS = 10
+_WIDE = 64
+_HEAVY = 1_000_000
 
 
 class InnerLoop:
@@ -56,7 +58,7 @@ class InnerLoop:
         fixed: a baseline: the best units by L2 norm are kept from the start, ratios are held, and
             the steps that ratios would have taken are weight steps.
         execution: ``masked`` computes every channel; ``compact`` those that can be active;
-            ``auto`` takes the compact form wherever it can be had.
+            ``auto`` takes the compact form where it can be had and pays.
     """
 
     def __init__(
@@ -109,7 +111,10 @@ class InnerLoop:
             if parameter.requires_grad
         }
         rule = WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay)
-        self._execution = _execution(execution, model, graph, data.loss, self._momenta, rule)
+        if execution == "auto" and (fixed or _compact_pays(graph)):
+            execution = "compact" if _shares_no_parameter(model) else "masked"
+        kind = CompactExecution if execution == "compact" else MaskedExecution
+        self._execution: Execution = kind(model, graph, data.loss, self._momenta, rule)
         self._rank_U = rank_units(model, graph)
         # else drawn at the first step
         self._keep_U = self._rounded_keep() if fixed else torch.ones_like(self._rank_U).bool()
@@ -312,17 +317,24 @@ class InnerLoop:
         return self._rank_U < counts_G[self._group_U]
 
 
-def _execution(
-    name: ExecutionName,
-    model: nn.Module,
-    graph: CouplingGraph,
-    loss: Loss,
-    momenta: dict[str, Tensor],
-    rule: WeightRule,
-) -> Execution:
+def _shares_no_parameter(model: nn.Module) -> bool:
     """The compact form cannot hold two narrowed copies of one shared parameter."""
-    if name == "auto":
-        owned = [p for m in model.modules() for p in m.parameters(recurse=False)]
-        name = "compact" if len(owned) == len({id(p) for p in owned}) else "masked"
-    kind = CompactExecution if name == "compact" else MaskedExecution
-    return kind(model, graph, loss, momenta, rule)
+    owned = [p for m in model.modules() for p in m.parameters(recurse=False)]
+    return len(owned) == len({id(p) for p in owned})
+
+
+def _compact_pays(graph: CouplingGraph) -> bool:
+    """Whether layers are wide, and do much work each.
+
+    On narrow layers a few channels less save no time, and every new draw has to be gathered, and
+    kernels of its shapes made, layer by layer. A rule and not a measurement, so that a trial gives
+    the same bits again. docs/benchmarks.md has the times that it follows.
+    """
+    layers = [layer for layer in graph.layers.values() if layer.kind in ("conv", "linear")]
+    macs = [
+        layer.positions * layer.kernel * len(layer.in_units) * len(layer.out_units) // layer.groups
+        for layer in layers
+    ]
+    work = sum(macs)
+    width = sum(m * len(layer.out_units) for m, layer in zip(macs, layers, strict=True)) / work
+    return width >= _WIDE and work / len(layers) >= _HEAVY

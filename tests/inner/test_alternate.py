@@ -6,14 +6,17 @@ import torch
 
 from automl_prune.config import StudyConfig
 from automl_prune.errors import ModelError
+from automl_prune.graph import trace_coupling
 from automl_prune.inner import InnerLoop
+from automl_prune.inner.alternate import _compact_pays
 from automl_prune.inner.rank import rank_units
 from automl_prune.inner.rounding import round_to_units
+from automl_prune.models import vgg16_bn
 
 
 def make_loop(bench, *, start=0.6, trade_off=0.3, fixed=False, seed=7, dtype=None, **changes):
     content = bench.config.model_dump(mode="json")
-    execution = changes.pop("execution", "auto")
+    execution = changes.pop("execution", "compact")
     for section in ("groups", "data"):
         content[section].update(changes.pop(section, {}))
     content["inner"].update({"steps": 20, "refresh_every": 4, "ratio_lr": 0.1, **changes})
@@ -224,3 +227,17 @@ def test_a_loss_that_is_not_finite_is_a_clear_error(tiny_bench, fixed):
     bench.data.loss = lambda logits, labels: logits.sum() * torch.inf
     with pytest.raises(ModelError, match=r"no longer finite at step \d+; lower inner"):
         ran(bench, fixed=fixed)
+
+
+def test_the_compact_form_is_taken_where_it_pays(tiny_bench):
+    def taken(**kwargs):
+        return type(make_loop(tiny_bench, execution="auto", **kwargs)._execution).__name__
+
+    assert taken() == "MaskedExecution", "narrow layers"
+    assert taken(fixed=True) == "CompactExecution", "nothing is drawn, so nothing is gathered"
+
+
+@pytest.mark.parametrize(("width", "pays"), [(0.1, False), (1.0, True)])
+def test_wide_layers_with_much_work_pay(width, pays):
+    graph = trace_coupling(vgg16_bn(width=width), (3, 32, 32))
+    assert _compact_pays(graph) is pays
