@@ -60,6 +60,16 @@ class ResultRow:
         """Whether it can stand on a front: complete and feasible."""
         return self.state == "complete" and self.feasible
 
+    @property
+    def shown_state(self) -> str:
+        """The state in words: nobody shall take a trial that was stopped for a pruned model."""
+        return state_in_words(self.state)
+
+
+def state_in_words(state: str) -> str:
+    """What people are shown of a trial's state."""
+    return "stopped early" if state == "pruned" else state
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniformComparison:
@@ -158,9 +168,11 @@ def compare_with_uniform(rows: Sequence[ResultRow], facts: StudyFacts) -> Unifor
 
     The search has more trials than the baseline, so as many as the baseline has are drawn from
     them, again and again (seeded), and the mean is compared. If the baseline has more, it is the
-    one that is drawn from.
+    one that is drawn from. Trials that were stopped early count, with what they had reached.
     """
-    search = [row for row in rows if row.usable and row.kind == "search"]
+    search = [
+        row for row in rows if row.kind == "search" and (row.usable or row.state == "pruned")
+    ]
     uniform = [row for row in rows if row.usable and row.kind == "baseline"]
     count = min(len(search), len(uniform))
     dominated = sum(

@@ -305,12 +305,16 @@ def ours(contest: Contest) -> Iterator[Point]:
         handle = StudyHandle.create_or_check(
             storage, contest.config, contest.bench.facts, Path(folder) / "artifacts"
         )
-        while (assignment := handle.ask(contest.trials - 1)) is not None:
-            point, outcome = contest.run(
-                assignment.ratios, assignment.trade_off, assignment.kind, assignment.number
-            )
-            handle.complete(assignment, outcome.record, outcome.curves, {})  # type: ignore[attr-defined]
-            yield point
+        try:
+            while (assignment := handle.ask(contest.trials - 1)) is not None:
+                point, outcome = contest.run(
+                    assignment.ratios, assignment.trade_off, assignment.kind, assignment.number
+                )
+                handle.complete(assignment, outcome.record, outcome.curves, {})  # type: ignore[attr-defined]
+                yield point
+        finally:  # its thread writes to the folder
+            handle.close()
+            storage.close()
 
 
 METHODS: dict[str, Callable[[Contest], Iterator[Point]]] = {

@@ -83,6 +83,7 @@ def trial_line(event: object, dense_macs: int | None = None) -> str | None:
         return (
             f"trial {event.assignment.number:>3} {record.kind:<8} accuracy {record.accuracy:6.2f}"
             f"  MACs {record.macs:,}{share}  {duration(sum(record.phase_s.values()))}"
+            f"{'  stopped early' if record.state == 'pruned' else ''}"
         )
     if isinstance(event, TrialFailed):
         return f"trial {event.assignment.number:>3} failed: {event.failure.error}"

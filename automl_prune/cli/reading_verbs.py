@@ -56,7 +56,7 @@ def status(
     Example: automl-prune status digits
     """
     from automl_prune.cli.places import open_for_reading
-    from automl_prune.report import compare_with_uniform
+    from automl_prune.report import compare_with_uniform, state_in_words
 
     handle = open_for_reading(study, storage)
     rows, facts = handle.rows(), handle.facts
@@ -87,7 +87,10 @@ def status(
     pairs = [
         ("study", handle.name),
         ("finished", f"{handle.finished_count()} of {handle.target()} trials"),
-        ("trials", ", ".join(f"{number} {state}" for state, number in sorted(states.items()))),
+        (
+            "trials",
+            ", ".join(f"{n} {state_in_words(state)}" for state, n in sorted(states.items())),
+        ),
         (
             "open",
             ", ".join(_open_text(trial) for trial in handle.open_trials()),
@@ -151,6 +154,7 @@ def show(
         say(to_json(record))
         return
     from automl_prune.records import FailureRecord
+    from automl_prune.report import state_in_words
 
     if isinstance(record, FailureRecord):
         print_pairs(
@@ -167,7 +171,7 @@ def show(
     latency = record.latency
     print_pairs(
         [
-            ("trial", f"{trial} ({record.kind}), {record.state}"),
+            ("trial", f"{trial} ({record.kind}), {state_in_words(record.state)}"),
             (
                 "accuracy",
                 f"{percent(record.accuracy)} on select "
@@ -310,7 +314,7 @@ def _print_front(
             "-" if row.macs_ratio is None else f"{row.macs_ratio:.1%}",
             "-" if row.params is None else f"{row.params:,}",
             "-" if row.latency_ms is None else f"{row.latency_ms:.2f}",
-            *([f"{row.state} {note(row)}".strip()] if everything else []),
+            *([f"{row.shown_state} {note(row)}".strip()] if everything else []),
         ]
         for row in rows
     ]
