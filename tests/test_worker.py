@@ -54,9 +54,14 @@ def begin(tiny_bench, storage_url, tmp_path):
         storage.close()
 
 
-def undisturbed(tiny_bench, record):
+def undisturbed(tiny_bench, record, **kwargs):
     return run_trial(
-        tiny_bench, record.start_ratios, record.trade_off, kind=record.kind, seed=record.seed
+        tiny_bench,
+        record.start_ratios,
+        record.trade_off,
+        kind=record.kind,
+        seed=record.seed,
+        **kwargs,
     ).record
 
 
@@ -198,13 +203,8 @@ def test_a_worker_is_asked_at_every_rung_and_stops_the_trial(begin, tiny_bench, 
     assert [row.state for row in handle.rows()] == ["complete", "complete", "pruned", "complete"]
     assert {number for number, _ in seen} == {0, 1, 2, 3}
     record = handle.record(2)
-    again = run_trial(
-        tiny_bench,
-        record.start_ratios,
-        record.trade_off,
-        kind=record.kind,
-        seed=record.seed,
-        is_hopeless=lambda rung: rung.step == record.finetune_steps,
-    ).record
+    again = undisturbed(
+        tiny_bench, record, is_hopeless=lambda rung: rung.step == record.finetune_steps
+    )
     assert again.deterministic() == record.deterministic()
     assert list(handle.artifacts_of(2)) == ["curves.json"]

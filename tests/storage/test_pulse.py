@@ -1,22 +1,6 @@
 import time
 
-import pytest
-from made_up_trials import made_up_config, made_up_facts
-
-from automl_prune.storage import open_storage
 from automl_prune.storage.pulse import BEATS_PER_LEASE, Pulse
-from automl_prune.study import StudyHandle
-
-
-@pytest.fixture
-def handle(storage_url, tmp_path):
-    storage = open_storage(storage_url)
-    handle = StudyHandle.create_or_check(
-        storage, made_up_config(), made_up_facts(), tmp_path / "artifacts"
-    )
-    yield handle
-    handle.close()
-    storage.close()
 
 
 def until(condition, timeout=20.0):

@@ -1,21 +1,7 @@
-import pytest
-from made_up_trials import finish_one, made_up_config, made_up_facts
+from made_up_trials import finish_one
 
 from automl_prune.early_stopping import Rung
-from automl_prune.storage import open_storage
 from automl_prune.storage.rungs import finished_at_rung, note_rung
-from automl_prune.study import StudyHandle
-
-
-@pytest.fixture
-def handle(storage_url, tmp_path):
-    storage = open_storage(storage_url)
-    handle = StudyHandle.create_or_check(
-        storage, made_up_config(), made_up_facts(), tmp_path / "artifacts"
-    )
-    yield handle
-    handle.close()
-    storage.close()
 
 
 def note(handle, number, rung, accuracy, macs=500):
