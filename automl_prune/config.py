@@ -206,6 +206,9 @@ class ComputeConfig(Section):
     threads: Count = 2
     """CPU threads of one trial."""
     deterministic: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of passes through networks in training; weights stay float32. ``auto``: bfloat16 on GPUs
+    with fast units for it, float32 elsewhere; it is faster on CPUs with AVX512-BF16 or AMX too."""
     measure_latency: bool = True
     latency_batch_size: Count = 64
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0

@@ -7,7 +7,6 @@ H height, W width, K classes.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING, TypedDict
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from automl_prune.arithmetic import fast_arithmetic
 from automl_prune.errors import ModelError
 from automl_prune.seeds import derive_seed
 
@@ -320,16 +320,10 @@ def _descend(optimizer: torch.optim.SGD, loss: Tensor, lr: float) -> None:
 
 
 def _logits(model: nn.Module, images_BCHW: Tensor) -> Tensor:
-    """Float32 logits; computed in bfloat16 where the device has fast units for it."""
-    with _fast_arithmetic(images_BCHW.device):
+    """Float32 logits, whatever they were computed in."""
+    with fast_arithmetic(images_BCHW.device):
         logits_BK: Tensor = model(images_BCHW)
     return logits_BK.float()
-
-
-def _fast_arithmetic(device: torch.device) -> AbstractContextManager[object]:
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager[object]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from automl_prune import __version__
+from automl_prune.arithmetic import set_precision
 from automl_prune.atomic import write_file
 from automl_prune.data import load_data
 from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError, TraceError
@@ -70,7 +71,8 @@ class Workbench:
     ) -> Workbench:
         """Load data and model, train the dense model if nobody has, trace, calibrate.
 
-        Sets the number of CPU threads of this process, since it decides a trial's bits.
+        Sets the number of CPU threads and the precision of this process, since they decide a
+        trial's bits.
 
         Args:
             config: the study.
@@ -89,6 +91,7 @@ class Workbench:
         """
         place = _usable_device(device)
         torch.set_num_threads(config.compute.threads)
+        set_precision(config.compute.precision)
         if config.compute.deterministic:
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
@@ -216,6 +219,7 @@ def dense_digest(config: StudyConfig, data: Data) -> str:
         "loss": config.data.loss,
         "seed": config.seed,
         "threads": config.compute.threads,
+        "precision": config.compute.precision,
     }
     checkpoint = config.model.checkpoint
     if checkpoint not in (None, "builder"):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.arithmetic import fast_arithmetic
 from automl_prune.inner.execution import (
     WeightRule,
-    fast_arithmetic,
     forward,
     running_statistics_untouched,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from automl_prune.arithmetic import fast_arithmetic
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.mask import weight_factor
 
@@ -192,13 +193,6 @@ def forward(model: nn.Module, images_BCHW: Tensor, weights: dict[str, Tensor]) -
         logits_BK = torch.func.functional_call(model, weights, (images_BCHW,))
     assert isinstance(logits_BK, torch.Tensor)
     return logits_BK if logits_BK.dtype == torch.float64 else logits_BK.float()
-
-
-def fast_arithmetic(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 where the device has fast units for it."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
