@@ -139,10 +139,15 @@ class SearchConfig(Section):
     """Finished trials that the study shall have, baselines included."""
     baselines: CountOrZero = 5
     """First trials with uniform ratios, spread over the range and held fixed."""
-    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
-    ratio: tuple[KeepRatio, KeepRatio] = (0.3, 0.95)
+    sampler: Literal["sweep", "tpe", "nsga2", "nsga3", "gp", "random"] = "sweep"
+    """``sweep``: λ passes through its range from large models to small ones, in rounds, and
+    ratios start where λ leads. The others are Optuna's samplers over λ and all ratios."""
+    inherit: bool = True
+    """A search trial starts from the weights of the smallest model on the front that is at least
+    as large as where its λ leads; false: always from the dense model."""
+    ratio: tuple[KeepRatio, KeepRatio] = (0.1, 0.95)
     """Range of the starting keep ratios."""
-    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 10.0)
+    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 20.0)
     """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""
@@ -167,7 +172,7 @@ class InnerConfig(Section):
 
     steps: Count = 300
     """Weight steps."""
-    weight_steps_per_ratio_step: Count = 2
+    weight_steps_per_ratio_step: Count = 4
     weight_lr: Rate = 0.01
     weight_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -181,10 +186,12 @@ class InnerConfig(Section):
     """Weight steps between two rankings of the channels."""
     freeze_fraction: Fraction = 0.3
     """The ranking is frozen for this last share of the inner loop."""
-    hold_draw: Count = 2
+    hold_draw: Count = 4
     """Weight steps for which one draw of the hard masks is held."""
-    budget_ratio: KeepRatio | None = None
-    """One-sided cost: no pressure below this share of the dense MACs; None: always pressure."""
+    budget_ratio: KeepRatio | Literal["trade-off", "none"] = "trade-off"
+    """Share of the dense MACs below which nothing presses, and at which the model is cut.
+    ``trade-off``: 1 / (1 + λ), the size that λ stands for; ``none``: always pressure, and the
+    size at which the loop ends."""
 
 
 class FinetuneConfig(Section):
@@ -277,6 +284,11 @@ class StudyConfig(Section):
         ]
 
 
+def expected_macs_ratio(trade_off: float) -> float:
+    """Share of the dense MACs that λ stands for: λ = 1 for half of them."""
+    return 1.0 / (1.0 + trade_off)
+
+
 def load_study(name_or_path: str, overrides: tuple[str, ...] = ()) -> StudyConfig:
     """Read a study definition.
 
@@ -309,6 +321,18 @@ def load_study(name_or_path: str, overrides: tuple[str, ...] = ()) -> StudyConfi
     for override in overrides:
         _apply_override(content, override)
     return _validate(content, origin=origin)
+
+
+def with_overrides(config: StudyConfig, overrides: tuple[str, ...]) -> StudyConfig:
+    """A study with some keys changed; see :func:`load_study`.
+
+    Raises:
+        ConfigError: the result is wrong; all mistakes are listed at once.
+    """
+    content = config.model_dump(mode="json")
+    for override in overrides:
+        _apply_override(content, override)
+    return _validate(content, origin=f"study {config.name}")
 
 
 def shipped_studies() -> list[str]:

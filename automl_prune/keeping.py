@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from automl_prune.errors import StorageError
 from automl_prune.reading import StudyReader, artifact_location
 from automl_prune.storage.artifacts import from_column
+from automl_prune.storage.slots import parents_of_open_trials
 from automl_prune.storage.tables import results, rungs, slots, studies, workers
 from automl_prune.tested import forget_tests
 
@@ -40,7 +41,8 @@ class StudyKeeper(StudyReader):
     def remove_artifacts(self, *, keep: Collection[int], dry_run: bool = False) -> Freed:
         """Remove the artifacts of all finished trials but ``keep``; their rows stay.
 
-        Old files that no trial refers to, left by workers that died, go too.
+        Parents of trials that are not finished are kept too. Old files that no trial refers to,
+        left by workers that died, go.
         """
         database, num_bytes = self.storage.database, 0
         query = sa.select(results.c.number, results.c.artifacts).where(
@@ -50,7 +52,8 @@ class StudyKeeper(StudyReader):
             row.number: from_column(row.artifacts).values()
             for row in database.read(lambda c: c.execute(query).all())
         }
-        numbers = [number for number in held if number not in keep]
+        needed = database.read(lambda c: parents_of_open_trials(c, self.study_id))
+        numbers = [number for number in held if number not in {*keep, *needed}]
         ids = [artifact.id for number in numbers for artifact in held[number]]
         num_bytes = sum(artifact.num_bytes for number in numbers for artifact in held[number])
         orphans = self.artifacts.orphans(self._known_artifacts())

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from automl_prune.sampling import Mirror, Seen
+from automl_prune.config import expected_macs_ratio
+from automl_prune.parents import Parents
 from automl_prune.space import objectives_of_row
 from automl_prune.storage.slots import OPEN, Proposed
 from automl_prune.storage.tables import results, slots
+from automl_prune.sweep import swept_ratios, swept_trade_off
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from automl_prune.config import StudyConfig
+    from automl_prune.parents import Ancestor
+    from automl_prune.records import StudyFacts
+    from automl_prune.sampling import Mirror, Seen
     from automl_prune.space import Space
     from automl_prune.storage.database import Database
 
@@ -24,14 +29,26 @@ class Proposer:
     """Proposes trials of one study; reads its history as it grows."""
 
     def __init__(
-        self, database: Database, *, study_id: int, config: StudyConfig, space: Space
+        self,
+        database: Database,
+        *,
+        study_id: int,
+        config: StudyConfig,
+        facts: StudyFacts,
+        space: Space,
     ) -> None:
         """Read nothing yet."""
         self._database = database
         self._study_id = study_id
         self._config = config
         self._space = space
-        self._mirror = Mirror(space, sampler=config.search.sampler, seed=config.seed)
+        self._dense_macs = facts.dense_macs
+        self._parents = Parents(
+            database,
+            study_id=study_id,
+            units={group.name: group.units for group in facts.groups},
+        )
+        self._mirror: Mirror | None = None
         self._seen = 0
         """Results up to this place in the order of finishing are in the mirror."""
 
@@ -52,16 +69,52 @@ class Proposer:
                 sampler_notes={},
                 number=number,
             )
-        self._mirror.update(self._database.read(self._history))
-        params, notes = self._mirror.propose(number, salt=salt)
+        if self._config.search.sampler == "sweep":
+            return self._swept(number)
+        params, notes = self._get_mirror().propose(number, salt=salt)
         ratios, trade_off = self._space.from_params(params)
+        ancestor = self._ancestor(trade_off)
         return Proposed(
             kind="search",
             ratios=ratios,
             trade_off=trade_off,
             sampler_notes=notes,
             number=number if salt is None else None,
+            parent=None if ancestor is None else ancestor.parent,
         )
+
+    def _swept(self, number: int) -> Proposed:
+        """Of the sweep, whose proposals belong to a number."""
+        search, space = self._config.search, self._space
+        planned = max(1, search.trials - space.num_baselines)
+        trade_off = swept_trade_off(space, number - space.num_baselines, planned)
+        ancestor = self._ancestor(trade_off)
+        kept, macs_ratio = (
+            ({}, 1.0) if ancestor is None else (ancestor.kept, ancestor.macs / self._dense_macs)
+        )
+        return Proposed(
+            kind="search",
+            ratios=swept_ratios(space, trade_off, kept, macs_ratio),
+            trade_off=trade_off,
+            sampler_notes={},
+            number=number,
+            parent=None if ancestor is None else ancestor.parent,
+        )
+
+    def _ancestor(self, trade_off: float) -> Ancestor | None:
+        if not self._config.search.inherit:
+            return None
+        return self._parents.smallest_above(expected_macs_ratio(trade_off) * self._dense_macs)
+
+    def _get_mirror(self) -> Mirror:
+        """The study as Optuna's samplers see it, up to date; Optuna is loaded for it."""
+        from automl_prune.sampling import Mirror
+
+        if self._mirror is None:
+            search = self._config.search
+            self._mirror = Mirror(self._space, sampler=search.sampler, seed=self._config.seed)
+        self._mirror.update(self._database.read(self._history))
+        return self._mirror
 
     def _history(self, connection: Connection) -> list[Seen]:
         """What finished since the last call, in that order, and what is open now."""
@@ -90,6 +143,8 @@ class Proposer:
         ).all()
         if finished:
             self._seen = finished[-1].finish_order
+        from automl_prune.sampling import Seen
+
         return [
             Seen(
                 number=row.number,

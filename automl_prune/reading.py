@@ -194,14 +194,15 @@ class StudyReader:
             StudyNotFoundError: the trial has none of this name.
             EnvironmentProblemError: the file is missing or damaged.
         """
-        found = self.artifacts_of(number)
-        if name not in found:
-            self.record(number)  # says so if there is no such trial
-            kept = ", ".join(sorted(found)) or "nothing; `automl-prune gc` may have removed it"
-            raise StudyNotFoundError(
-                f"trial {number} of {self.name!r} has no {name}; kept: {kept}"
-            )
-        return self.artifacts.get(found[name])
+        return self.artifacts.get(self._artifact(number, name))
+
+    def artifact_path(self, number: int, name: str) -> Path:
+        """The file of an artifact, which may be gone or damaged; read it with its digest.
+
+        Raises:
+            StudyNotFoundError: the trial has none of this name.
+        """
+        return self.artifact_dir / self._artifact(number, name).id
 
     def curves(self, number: int) -> TrialCurves:
         """Trajectories of a trial.
@@ -261,6 +262,16 @@ class StudyReader:
             return [_open_trial(row, time_now) for row in found]
 
         return self._read(look)
+
+    def _artifact(self, number: int, name: str) -> Artifact:
+        found = self.artifacts_of(number)
+        if name not in found:
+            self.record(number)  # says so if there is no such trial
+            kept = ", ".join(sorted(found)) or "nothing; `automl-prune gc` may have removed it"
+            raise StudyNotFoundError(
+                f"trial {number} of {self.name!r} has no {name}; kept: {kept}"
+            )
+        return found[name]
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         return self.storage.database.read(work)

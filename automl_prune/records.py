@@ -86,6 +86,17 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """The finished trial whose weights and widths another one starts from."""
+
+    number: int
+    weights_digest: str
+    """SHA-256 of its weights, as in its record."""
+    steps: int
+    """Weight, ratio and fine-tuning steps of the line of trials up to it, its own included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
     """Everything one trial found; the fields named in ``VOLATILE`` differ between two runs."""
 
@@ -114,12 +125,20 @@ class TrialRecord:
     dense_digest: str
     weights_digest: str
     """SHA-256 over the pruned model's parameters and buffers."""
+    parent: Parent | None = None
+    """None: it started from the dense model."""
     latency: Latency | None = None
     phase_s: dict[str, float] = dataclasses.field(default_factory=dict)
     """Seconds per phase of the trial."""
     hardware: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     version: int = RECORD_VERSION
+
+    @property
+    def steps_of_line(self) -> int:
+        """All steps between the dense model and this one, those of its ancestors included."""
+        before = 0 if self.parent is None else self.parent.steps
+        return before + self.weight_steps + self.ratio_steps + self.finetune_steps
 
     def deterministic(self) -> dict[str, Any]:
         """The fields that a repetition must reproduce bit for bit."""
@@ -193,6 +212,8 @@ class TrialCurves:
     """(weight step, loss on ``train``)."""
     finetune_loss: tuple[tuple[int, float], ...]
     """(fine-tuning step, loss on ``train``)."""
+    kept: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Which units of every group stayed, counted from 0 in the dense model."""
     version: int = RECORD_VERSION
 
 

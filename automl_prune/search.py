@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from automl_prune.checkpoints import FolderCheckpoints
 from automl_prune.errors import EnvironmentProblemError, StorageError
+from automl_prune.inheritance import Inheritance
 from automl_prune.manifest import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -34,7 +35,8 @@ from automl_prune.trial_state import TrialInterruptedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from automl_prune.records import BegunTrial, FailureRecord, TrialRecord
+    from automl_prune.reading import StudyReader
+    from automl_prune.records import BegunTrial, FailureRecord, Parent, TrialRecord
     from automl_prune.study import Assignment, StudyHandle
     from automl_prune.trial import TrialOutcome
     from automl_prune.trial_state import TrialCheckpoint, TrialProgress
@@ -148,6 +150,7 @@ def _run_one(
             assignment.trade_off,
             kind=assignment.kind,
             seed=assignment.seed,
+            inherited=inheritance_of(handle, bench, assignment.parent),
             on_progress=moved,
             checkpoints=checkpoints,
             should_stop=lambda: should_stop() or handle.is_lost(assignment),
@@ -176,6 +179,25 @@ def _run_one(
         )
     )
     return None
+
+
+def inheritance_of(
+    handle: StudyReader, bench: Workbench, parent: Parent | None
+) -> Inheritance | None:
+    """What a trial starts from, read from the study; None: the dense model.
+
+    Raises:
+        StudyNotFoundError: the parent's model was removed.
+        EnvironmentProblemError: its file is missing or damaged.
+    """
+    if parent is None:
+        return None
+    return Inheritance.of(
+        parent,
+        handle.artifact(parent.number, WEIGHTS_FILE),
+        handle.curves(parent.number).kept,
+        bench.graph,
+    )
 
 
 class NotedCheckpoints(FolderCheckpoints):

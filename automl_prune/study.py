@@ -57,7 +57,14 @@ if TYPE_CHECKING:
     from automl_prune.early_stopping import Rung
     from automl_prune.proposals import Proposer
     from automl_prune.publishing import Publisher
-    from automl_prune.records import FailureRecord, StudyFacts, TrialCurves, TrialKind, TrialRecord
+    from automl_prune.records import (
+        FailureRecord,
+        Parent,
+        StudyFacts,
+        TrialCurves,
+        TrialKind,
+        TrialRecord,
+    )
     from automl_prune.storage import StudyStorage
     from automl_prune.storage.tables import DataRow
 
@@ -83,6 +90,8 @@ class Assignment:
     seed: int
     token: str
     """Of the lease: who holds it may hand the trial in."""
+    parent: Parent | None = None
+    """The finished trial it starts from; None: the dense model."""
     attempt: int = 1
     """Larger than 1: the trial was begun before, and its checkpoint may be there."""
 
@@ -413,6 +422,7 @@ class StudyHandle(StudyKeeper):
                 self.storage.database,
                 study_id=self.study_id,
                 config=self.config,
+                facts=self.facts,
                 space=self.space,
             )
         return self._proposer

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from automl_prune.evaluate import Evaluation
+    from automl_prune.inheritance import Inheritance
     from automl_prune.inner import InnerProgress
     from automl_prune.prune import LayerWidths
-    from automl_prune.records import TrialKind, TrialState
+    from automl_prune.records import Parent, TrialKind, TrialState
     from automl_prune.trial_state import Checkpoints
     from automl_prune.workbench import Workbench
 
@@ -70,6 +71,7 @@ def run_trial(
     *,
     kind: TrialKind,
     seed: int,
+    inherited: Inheritance | None = None,
     on_progress: Callable[[TrialProgress], None] | None = None,
     checkpoints: Checkpoints | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -83,6 +85,7 @@ def run_trial(
         trade_off: λ; without effect on a baseline.
         kind: ``search``, or ``baseline`` whose ratios are held fixed.
         seed: of everything random in the trial.
+        inherited: what to start from instead of the dense model.
         on_progress: called every few steps.
         checkpoints: where to write checkpoints, and to go on from.
         should_stop: asked every few steps.
@@ -96,7 +99,7 @@ def run_trial(
     watch = Watch(on_progress=on_progress, checkpoints=checkpoints, should_stop=should_stop)
     saved = checkpoints.load() if checkpoints is not None else None
     clock = PhaseClock(saved.values.get("phase_s", {}) if saved else {})
-    loop = _inner_loop(bench, ratios, trade_off, kind=kind, seed=seed)
+    loop = _inner_loop(bench, ratios, trade_off, kind=kind, seed=seed, inherited=inherited)
     if saved is not None and saved.phase == "inner":
         loop.load_state_dict({"tensors": saved.tensors, "values": saved.values["loop"]})
     if saved is None or saved.phase == "inner":
@@ -148,17 +151,28 @@ def run_trial(
         seed=seed,
         trade_off=trade_off,
         ratios=ratios,
+        parent=None if inherited is None else inherited.parent,
     )
 
 
 def _inner_loop(
-    bench: Workbench, ratios: dict[str, float], trade_off: float, *, kind: TrialKind, seed: int
+    bench: Workbench,
+    ratios: dict[str, float],
+    trade_off: float,
+    *,
+    kind: TrialKind,
+    seed: int,
+    inherited: Inheritance | None,
 ) -> InnerLoop:
     start_G = torch.tensor(
         [ratios.get(group.name, 1.0) for group in bench.graph.groups], dtype=torch.float64
     )
     start_G = torch.minimum(torch.maximum(start_G, bench.low_G), bench.high_G)
-    model = copy.deepcopy(bench.dense).requires_grad_(True)
+    if inherited is None:
+        model = copy.deepcopy(bench.dense)
+    else:
+        model = inherited.widened(bench.dense, bench.graph)
+    model.requires_grad_(True)
     return InnerLoop(
         model,
         bench.graph,
@@ -173,6 +187,7 @@ def _inner_loop(
         seed=seed,
         device=bench.device,
         fixed=kind == "baseline",
+        first_U=None if inherited is None else inherited.keep_U,
     )
 
 
@@ -325,6 +340,7 @@ def _outcome(
     seed: int,
     trade_off: float,
     ratios: dict[str, float],
+    parent: Parent | None,
 ) -> TrialOutcome:
     config, groups = bench.config, bench.graph.groups
     with clock.phase("evaluate"):
@@ -360,6 +376,7 @@ def _outcome(
         config_digest=config.digest(),
         dense_digest=bench.facts.dense_digest,
         weights_digest=weights_digest(pruned),
+        parent=parent,
         latency=latency,
         phase_s=clock.seconds(),
         hardware=hardware_name(bench.device),
@@ -372,6 +389,7 @@ def _outcome(
         search_loss=notes.search_loss,
         inner_loss=notes.inner_loss,
         finetune_loss=tuple(tuner.losses),
+        kept={g.name: tuple(notes.keep_U[g.units].nonzero().flatten().tolist()) for g in groups},
     )
     return TrialOutcome(
         record=record,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import os
 import queue
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_prune import errors
 from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
+from automl_prune.manifest import WEIGHTS_FILE
 from automl_prune.records import to_json
 
 if TYPE_CHECKING:
@@ -93,9 +95,21 @@ class TrialChild:
         return False
 
     def run(
-        self, assignment: Assignment, *, checkpoint_dir: str, model_dir: str, has_rungs: bool
+        self,
+        handle: StudyHandle,
+        assignment: Assignment,
+        *,
+        checkpoint_dir: str,
+        model_dir: str,
+        has_rungs: bool,
     ) -> None:
-        """Have it begin a trial, or go on with it from its newest checkpoint."""
+        """Have it begin a trial, or go on with it from its newest checkpoint.
+
+        Raises:
+            StudyNotFoundError: the model of the trial's parent was removed.
+            EnvironmentProblemError: its parent's files are missing or damaged.
+        """
+        parent = assignment.parent
         self.order(
             "run",
             number=assignment.number,
@@ -105,6 +119,11 @@ class TrialChild:
             seed=assignment.seed,
             checkpoint_dir=checkpoint_dir,
             model_dir=model_dir,
+            parent=None if parent is None else dataclasses.asdict(parent),
+            parent_weights=""
+            if parent is None
+            else str(handle.artifact_path(parent.number, WEIGHTS_FILE)),
+            parent_kept={} if parent is None else handle.curves(parent.number).kept,
             has_rungs=has_rungs,
         )
 

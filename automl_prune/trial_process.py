@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from automl_prune.config import StudyConfig
 from automl_prune.errors import AutoMLPruneError, EnvironmentProblemError
-from automl_prune.records import StudyFacts, from_json, to_json
+from automl_prune.records import Parent, StudyFacts, from_json, to_json
 
 if TYPE_CHECKING:
     from automl_prune.early_stopping import Rung
+    from automl_prune.inheritance import Inheritance
     from automl_prune.records import TrialKind
     from automl_prune.trial_state import TrialProgress
     from automl_prune.workbench import Workbench
@@ -47,6 +48,12 @@ class TrialRequest:
     checkpoint_dir: str
     model_dir: str
     """Where the model folder is written; the worker's, and removed by it."""
+    parent: dict[str, Any] | None
+    """Fields of its ``Parent``; None: it starts from the dense model."""
+    parent_weights: str
+    """File with the parent's weights."""
+    parent_kept: dict[str, list[int]]
+    """Units that the parent kept, by group."""
     has_rungs: bool
     """Whether the worker is to be asked at every rung if the trial goes on."""
 
@@ -192,6 +199,7 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
             request.trade_off,
             kind=request.kind,
             seed=request.seed,
+            inherited=_inherited(bench, request),
             on_progress=moved,
             checkpoints=checkpoints,
             should_stop=ear.stop.is_set,
@@ -212,6 +220,21 @@ def _run(bench: Workbench, request: TrialRequest, voice: Voice, ear: Ear) -> Non
         voice.say("failed", failure=to_json(describe_failure(request, error)))
     else:
         voice.say("done", record=to_json(outcome.record), curves=to_json(outcome.curves))
+
+
+def _inherited(bench: Workbench, request: TrialRequest) -> Inheritance | None:
+    from automl_prune.inheritance import Inheritance
+
+    if request.parent is None:
+        return None
+    try:
+        weights = Path(request.parent_weights).read_bytes()
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"trial {request.number} starts from the weights in {request.parent_weights}, which "
+            f"cannot be read: {error.strerror}. The artifact folder has to be reachable from here"
+        ) from error
+    return Inheritance.of(Parent(**request.parent), weights, request.parent_kept, bench.graph)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ class Worker:
             model_dir = Path(scratch) / "model"
             try:
                 self._child.run(
+                    self._handle,
                     assignment,
                     checkpoint_dir=str(checkpoint_dir),
                     model_dir=str(model_dir),

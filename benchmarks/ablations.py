@@ -227,17 +227,20 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "default": Variant(part=""),
     "stride 1": Variant(part="schedule", overrides={"inner.weight_steps_per_ratio_step": 1}),
-    "stride 4": Variant(part="schedule", overrides={"inner.weight_steps_per_ratio_step": 4}),
-    "stride 4, ratio lr x 2": Variant(
+    "stride 2": Variant(part="schedule", overrides={"inner.weight_steps_per_ratio_step": 2}),
+    "stride 8": Variant(part="schedule", overrides={"inner.weight_steps_per_ratio_step": 8}),
+    "stride 8, ratio lr x 2": Variant(
         part="schedule",
-        overrides={"inner.weight_steps_per_ratio_step": 4},
+        overrides={"inner.weight_steps_per_ratio_step": 8},
         scaled={"inner.ratio_lr": 2.0},
     ),
     "ratio steps on half batches": Variant(
         part="schedule", patch=lambda: loop_class(HalfBatches), equal_compute=False
     ),
     "draw held 1 step": Variant(part="schedule", overrides={"inner.hold_draw": 1}),
-    "draw held 4 steps": Variant(part="schedule", overrides={"inner.hold_draw": 4}),
+    "draw held 2 steps": Variant(part="schedule", overrides={"inner.hold_draw": 2}),
+    "draw held 8 steps": Variant(part="schedule", overrides={"inner.hold_draw": 8}),
+    "no budget": Variant(part="cost", overrides={"inner.budget_ratio": "none"}),
     "loop half as long": Variant(part="schedule", scaled={"inner.steps": 0.5}),
     "loop 1.5 times as long": Variant(part="schedule", scaled={"inner.steps": 1.5}),
     "window centred": Variant(part="window", patch=centred_window),

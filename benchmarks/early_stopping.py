@@ -24,6 +24,7 @@ from automl_prune.config import load_study
 from automl_prune.early_stopping import RULES, Rule, Rung, is_hopeless
 from automl_prune.evaluate import hardware_name
 from automl_prune.pareto import front, hypervolume
+from automl_prune.search import hand_in, inheritance_of
 from automl_prune.storage import open_storage
 from automl_prune.study import StudyHandle
 from automl_prune.trial import run_trial
@@ -56,10 +57,11 @@ def run_study(study: str, overrides: tuple[str, ...], cache: Path) -> list[dict]
                 assignment.trade_off,
                 kind=assignment.kind,
                 seed=assignment.seed,
+                inherited=inheritance_of(handle, bench, assignment.parent),
                 is_hopeless=look,
             )
             record = outcome.record
-            handle.complete(assignment, record, outcome.curves, {})
+            hand_in(handle, bench, assignment, outcome)
             trials.append(
                 {
                     "kind": record.kind,

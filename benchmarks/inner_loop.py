@@ -270,7 +270,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("dense-cache"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    config: StudyConfig = load_study(arguments.study, tuple(arguments.overrides))
+    # without a budget: where λ itself leads
+    overrides = ("inner.budget_ratio=none", *arguments.overrides)
+    config: StudyConfig = load_study(arguments.study, overrides)
     bench = Workbench.prepare(config, cache_dir=arguments.cache)
     low, high = config.search.tradeoff
     count = 8 if arguments.table == "destination" else 3

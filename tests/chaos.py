@@ -220,6 +220,7 @@ def count(plan: Plan, handle: StudyHandle, bench: Workbench, chaos: Chaos) -> Co
     """Read everything back and replay every trial."""
     from automl_prune.optuna_storage import open_optuna
     from automl_prune.records import TrialRecord
+    from automl_prune.search import inheritance_of
     from automl_prune.trial import run_trial
 
     rows = handle.rows()
@@ -246,6 +247,7 @@ def count(plan: Plan, handle: StudyHandle, bench: Workbench, chaos: Chaos) -> Co
             record.trade_off,
             kind=record.kind,
             seed=record.seed,
+            inherited=inheritance_of(handle, bench, record.parent),
             is_hopeless=lambda rung, record=record: (
                 record.state == "pruned" and rung.step == record.finetune_steps
             ),

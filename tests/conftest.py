@@ -15,7 +15,12 @@ TINY_STUDY = {
     "model": {"builder": "automl_prune.models:digits_net"},
     "dense": {"epochs": 4, "lr": 0.1},
     "search": {"trials": 4, "baselines": 1},
-    "inner": {"steps": 12, "refresh_every": 4},
+    "inner": {
+        "steps": 12,
+        "refresh_every": 4,
+        "weight_steps_per_ratio_step": 2,
+        "hold_draw": 2,
+    },
     "finetune": {"steps": 12, "recalibration_batches": 4},
     "compute": {"threads": 1, "measure_latency": False},
 }

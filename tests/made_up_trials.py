@@ -87,6 +87,7 @@ def made_up_record(assignment, **fields):
         "config_digest": "c",
         "dense_digest": "d",
         "weights_digest": f"w{assignment.seed}",
+        "parent": assignment.parent,
         "phase_s": {"inner": 0.5, "finetune": 0.25},
     }
     return TrialRecord(**{**content, **fields})

@@ -48,7 +48,7 @@ def test_the_shipped_studies_are_the_promised_ones_and_load():
 def test_the_only_needed_keys_are_name_source_and_builder(study_file):
     config = load_study(study_file())
     assert config.data.search_fraction == 0.1
-    assert config.search.ratio == (0.3, 0.95)
+    assert config.search.ratio == (0.1, 0.95)
     for key in ("name", "source", "builder"):
         lines = [line for line in MINIMAL.splitlines() if not line.startswith(key)]
         assert f"{key}: is missing" in mistakes("\n".join(lines), study_file)

@@ -11,6 +11,7 @@ import pytest
 
 from automl_prune.errors import DataError, EnvironmentProblemError, ModelError
 from automl_prune.records import TrialRecord
+from automl_prune.search import inheritance_of
 from automl_prune.storage import open_storage
 from automl_prune.study import StudyHandle
 from automl_prune.trial import run_trial
@@ -54,13 +55,14 @@ def begin(tiny_bench, storage_url, tmp_path):
         storage.close()
 
 
-def undisturbed(tiny_bench, record, **kwargs):
+def undisturbed(handle, tiny_bench, record, **kwargs):
     return run_trial(
         tiny_bench,
         record.start_ratios,
         record.trade_off,
         kind=record.kind,
         seed=record.seed,
+        inherited=inheritance_of(handle, tiny_bench, record.parent),
         **kwargs,
     ).record
 
@@ -72,7 +74,7 @@ def test_a_worker_finishes_the_study_with_the_records_of_undisturbed_trials(begi
     assert handle.finished_count() == 4
     for record in handle.records().values():
         assert isinstance(record, TrialRecord)
-        assert record.deterministic() == undisturbed(tiny_bench, record).deterministic()
+        assert record.deterministic() == undisturbed(handle, tiny_bench, record).deterministic()
     assert [e.ending for e in said if e.what == "ended"] == ["counted"] * 4
     assert any(e.what == "moved" for e in said)
     assert not list(handle.checkpoint_dir.glob("*")), "checkpoints of finished trials are gone"
@@ -91,7 +93,7 @@ def test_a_stopped_trial_is_given_back_and_goes_on_where_it_was(begin, tiny_benc
     assert len(list(handle.checkpoint_dir.glob("trial-0/*.safetensors"))) == 1
     assert Worker(handle, target=1).work()
     record = handle.record(0)
-    assert record.deterministic() == undisturbed(tiny_bench, record).deterministic()
+    assert record.deterministic() == undisturbed(handle, tiny_bench, record).deterministic()
 
 
 def test_a_process_that_is_killed_is_replaced_and_the_trial_repeated(begin, tiny_bench):
@@ -108,7 +110,7 @@ def test_a_process_that_is_killed_is_replaced_and_the_trial_repeated(begin, tiny
     assert worker.work()
     assert [e for e in endings if e] == ["died", "counted"]
     record = handle.record(0)
-    assert record.deterministic() == undisturbed(tiny_bench, record).deterministic()
+    assert record.deterministic() == undisturbed(handle, tiny_bench, record).deterministic()
 
 
 def test_a_trial_past_its_deadline_fails_with_the_reason(begin):
@@ -204,7 +206,7 @@ def test_a_worker_is_asked_at_every_rung_and_stops_the_trial(begin, tiny_bench, 
     assert {number for number, _ in seen} == {0, 1, 2, 3}
     record = handle.record(2)
     again = undisturbed(
-        tiny_bench, record, is_hopeless=lambda rung: rung.step == record.finetune_steps
+        handle, tiny_bench, record, is_hopeless=lambda rung: rung.step == record.finetune_steps
     )
     assert again.deterministic() == record.deterministic()
     assert list(handle.artifacts_of(2)) == ["curves.json"]

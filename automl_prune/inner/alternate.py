@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from automl_prune.config import expected_macs_ratio
 from automl_prune.inner.compact import CompactExecution
 from automl_prune.inner.execution import MaskedExecution, WeightRule
 from automl_prune.inner.loss import macs_gradient, ratio_gradient
@@ -59,6 +60,7 @@ class InnerLoop:
             the steps that ratios would have taken are weight steps.
         execution: ``masked`` computes every channel; ``compact`` those that can be active;
             ``auto`` takes the compact form where it can be had and pays.
+        first_U: units that rank before all others; those that a parent kept.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class InnerLoop:
         device: torch.device | str,
         fixed: bool,
         execution: ExecutionName = "auto",
+        first_U: Tensor | None = None,
     ) -> None:
         self.model = model
         """Full size, its weights trained so far."""
@@ -92,6 +95,7 @@ class InnerLoop:
         self._fixed, self._seed = fixed, derive_seed(seed, "inner")
         self.price = trade_off * cost_scale
         """λ·s: loss that the dense model's MACs are worth."""
+        self._budget_ratio = _budget_ratio(config, trade_off)
         self._stride = inner.weight_steps_per_ratio_step
         extra = inner.steps // self._stride if fixed else 0
         self.total_steps = inner.steps + extra
@@ -115,7 +119,8 @@ class InnerLoop:
             execution = "compact" if _shares_no_parameter(model) else "masked"
         kind = CompactExecution if execution == "compact" else MaskedExecution
         self._execution: Execution = kind(model, graph, data.loss, self._momenta, rule)
-        self._rank_U = rank_units(model, graph)
+        self._first_U = first_U
+        self._rank_U = rank_units(model, graph, first_U)
         # else drawn at the first step
         self._keep_U = self._rounded_keep() if fixed else torch.ones_like(self._rank_U).bool()
         self._notes = LoopNotes(self.total_steps)
@@ -247,7 +252,7 @@ class InnerLoop:
         frozen_from = (1.0 - self._inner.freeze_fraction) * self.total_steps
         if step % self._inner.refresh_every == 0 and 0 < step < frozen_from:
             self._execution.write_back()
-            self._rank_U = rank_units(self.model, self._graph)
+            self._rank_U = rank_units(self.model, self._graph, self._first_U)
 
     def _draw(self, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "draw", step))
@@ -271,7 +276,7 @@ class InnerLoop:
         if not bool(gradient_G.isfinite().all()):
             raise not_finite(self.step)
         by_cost_G, macs_ratio = macs_gradient(
-            self._ratios.ratios_G, self._cost, self._inner.budget_ratio
+            self._ratios.ratios_G, self._cost, self._budget_ratio
         )
         self._notes.ratio_step(self.step, self._ratios.ratios_G, macs_ratio, loss)
         # short steps while the weights meet the masks for the first time, and at the end, where
@@ -305,7 +310,7 @@ class InnerLoop:
         if self._fixed:
             counts_G = round_to_units(ratios_G, self._graph, multiple)
         else:
-            allowed = self._inner.budget_ratio or self.macs_ratio
+            allowed = self.macs_ratio if self._budget_ratio is None else self._budget_ratio
             counts_G = project_to_budget(
                 ratios_G,
                 self._cost,
@@ -315,6 +320,13 @@ class InnerLoop:
                 channel_multiple=multiple,
             )
         return self._rank_U < counts_G[self._group_U]
+
+
+def _budget_ratio(config: StudyConfig, trade_off: float) -> float | None:
+    budget = config.inner.budget_ratio
+    if isinstance(budget, float):
+        return budget
+    return expected_macs_ratio(trade_off) if budget == "trade-off" else None
 
 
 def _shares_no_parameter(model: nn.Module) -> bool:

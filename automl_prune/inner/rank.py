@@ -41,14 +41,22 @@ def unit_importance(model: nn.Module, graph: CouplingGraph) -> Tensor:
     return importance[:-1]
 
 
-def rank_units(model: nn.Module, graph: CouplingGraph) -> Tensor:
+def rank_units(model: nn.Module, graph: CouplingGraph, first_U: Tensor | None = None) -> Tensor:
     """Place of every unit in its group's ranking.
+
+    Args:
+        model: its weights decide.
+        graph: its coupling graph.
+        first_U: (U,) bool, units that stand before all others of their group.
 
     Returns:
         (U,) int64 on the CPU: 0 is the most important unit of the group; equal units stand in
         the order of their numbers.
     """
-    return ranks_of(unit_importance(model, graph), graph)
+    importance_U = unit_importance(model, graph)
+    if first_U is not None:
+        importance_U = importance_U + first_U * (1.0 + importance_U.max())
+    return ranks_of(importance_U, graph)
 
 
 def ranks_of(importance_U: Tensor, graph: CouplingGraph) -> Tensor:

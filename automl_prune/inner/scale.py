@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.config import with_overrides
 from automl_prune.inner.alternate import InnerLoop
 from automl_prune.inner.loss import macs_gradient
 from automl_prune.seeds import derive_seed
@@ -74,12 +75,13 @@ def measure_cost_scale(
         small = macs_ratio(torch.lerp(low_G, high_G, middle)) <= target
         below, above = (middle, above) if small else (below, middle)
     start_G = torch.lerp(low_G, high_G, below)
+    priced = with_overrides(config, ("inner.budget_ratio=none",))
     loop = InnerLoop(
         copy.deepcopy(model).requires_grad_(True),
         graph,
         cost,
         data,
-        config,
+        priced,
         start_G=start_G,
         low_G=low_G,
         high_G=high_G,

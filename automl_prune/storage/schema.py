@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from automl_prune.storage.database import Database
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """Newest revision in ``automl_prune/storage/migrations``."""
 
 

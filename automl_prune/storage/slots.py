@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from automl_prune.records import FailureRecord, to_json
+from automl_prune.manifest import WEIGHTS_FILE
+from automl_prune.records import FailureRecord, Parent, from_json, to_json
 from automl_prune.storage.database import now
 from automl_prune.storage.process import known_dead
 from automl_prune.storage.tables import results, slots, studies, workers
@@ -48,6 +49,7 @@ class Slot:
     token: str
     attempt: int
     """1 for the first."""
+    parent: Parent | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class Proposed:
     sampler_notes: dict[str, object]
     number: int | None
     """The only number under which it may begin; None: any."""
+    parent: Parent | None = None
+    """What it starts from; None: the dense model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +138,13 @@ def claim_new(
     """Begin a new trial; whatever else :func:`claim` finds has precedence.
 
     Returns:
-        The trial; or ``NextNumber``, where the proposal was made for another number.
+        The trial; or ``NextNumber``, where the proposal was made for another number, or its parent
+        has been removed.
     """
     found = claim(connection, study_id, target=target, lease=lease)
     if not isinstance(found, NextNumber) or proposed.number not in (None, found.number):
+        return found
+    if proposed.parent is not None and not _has_model(connection, study_id, proposed.parent):
         return found
     number, time_now = found.number, now(connection)
     seed = seed_of(number)
@@ -149,6 +156,7 @@ def claim_new(
             state="running",
             ratios=json.dumps(proposed.ratios),
             trade_off=proposed.trade_off,
+            parent=None if proposed.parent is None else to_json(proposed.parent),
             seed=seed,
             sampler_notes=json.dumps(proposed.sampler_notes),
             token=lease.token,
@@ -169,6 +177,7 @@ def claim_new(
         seed=seed,
         token=lease.token,
         attempt=1,
+        parent=proposed.parent,
     )
 
 
@@ -335,6 +344,25 @@ def _lock(connection: Connection, study_id: int) -> tuple[int, int]:
     return row.num_slots, row.num_finished
 
 
+def parents_of_open_trials(connection: Connection, study_id: int) -> set[int]:
+    """Numbers of finished trials from which trials that are not finished start."""
+    texts = connection.scalars(
+        sa.select(slots.c.parent).where(
+            slots.c.study_id == study_id, slots.c.state.in_(OPEN), slots.c.parent.is_not(None)
+        )
+    )
+    return {from_json(Parent, text).number for text in texts}
+
+
+def _has_model(connection: Connection, study_id: int, parent: Parent) -> bool:
+    text = connection.scalar(
+        sa.select(results.c.artifacts).where(
+            results.c.study_id == study_id, results.c.number == parent.number
+        )
+    )
+    return text is not None and WEIGHTS_FILE in json.loads(text)
+
+
 def _held(connection: Connection, study_id: int, token: str) -> Slot | None:
     row = connection.execute(
         sa.select(slots).where(slots.c.study_id == study_id, slots.c.token == token)
@@ -483,4 +511,5 @@ def _slot(row: DataRow, *, token: str, attempt: int) -> Slot:
         seed=row.seed,
         token=token,
         attempt=attempt,
+        parent=None if row.parent is None else from_json(Parent, row.parent),
     )

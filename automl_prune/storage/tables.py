@@ -59,6 +59,7 @@ slots = Table(
     Column("ratios", Text, nullable=False),  # JSON, group name -> starting keep ratio
     Column("trade_off", Double, nullable=False),
     Column("seed", BigInteger, nullable=False),
+    Column("parent", Text),  # JSON, the finished trial it starts from; NULL: the dense model
     Column("sampler_notes", Text, nullable=False),  # JSON, what the sampler wants to know again
     Column("token", String(32)),  # of the lease; only its holder may write
     Column("worker_id", String(32)),

@@ -141,6 +141,7 @@ def test_a_full_disk_while_picking_leaves_the_previous_model(searched, shown, re
 
 
 def test_accuracy_on_test_of_a_picked_model_is_noted_for_the_dashboard(searched, shown, capsys):
+    shutil.rmtree("runs/tiny/artifacts/tested", ignore_errors=True)  # of other tests' picks
     shown("pick", "tiny", "--trial", "2", "--out", "out")
     test = read_manifest(Path("out")).test
     found = measured_on_test(open_for_reading("tiny", None))
