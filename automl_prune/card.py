@@ -142,12 +142,22 @@ def _exports(manifest: Manifest) -> list[str]:
     return ["## Exports", "\n".join(lines)]
 
 
+def _line_of(manifest: Manifest) -> list[str]:
+    if manifest.parent is None:
+        return []
+    return [
+        f"- started from the model of trial {manifest.parent}, {manifest.inherited_steps} steps "
+        "away from the dense model"
+    ]
+
+
 def _how_it_was_made(manifest: Manifest) -> str:
     splits = ", ".join(f"{name} {size:,}" for name, size in manifest.splits.sizes.items())
     versions = ", ".join(f"{name} {value}" for name, value in sorted(manifest.versions.items()))
     lines = [
         f"- by {_MADE.get(manifest.origin, manifest.origin)}: {manifest.weight_steps} weight "
         f"steps, {manifest.ratio_steps} ratio steps, {manifest.finetune_steps} fine-tuning steps",
+        *_line_of(manifest),
         f"- seed {manifest.seed}, trade-off λ {manifest.trade_off:.4g}",
         f"- data `{manifest.splits.config.source}`: {splits}",
         f"- removing the channels changed the outputs by {manifest.equivalence_error:.1e} of "

@@ -148,6 +148,10 @@ class Manifest(Part):
     weight_steps: int
     ratio_steps: int
     finetune_steps: int
+    parent: int | None = None
+    """Trial of the same study that it started from; None: from the dense model."""
+    inherited_steps: int = 0
+    """Steps of the trials before it in its line."""
     config_digest: str
     weights_digest: Digest
     """SHA-256 over parameters and buffers."""
@@ -209,6 +213,8 @@ def describe_trial(
         weight_steps=record.weight_steps,
         ratio_steps=record.ratio_steps,
         finetune_steps=record.finetune_steps,
+        parent=None if record.parent is None else record.parent.number,
+        inherited_steps=0 if record.parent is None else record.parent.steps,
         config_digest=record.config_digest,
         weights_digest=record.weights_digest,
         weights_sha256="0" * 64,

@@ -159,6 +159,7 @@ class Publisher:
                 slots.c.ratios,
                 slots.c.trade_off,
                 slots.c.seed,
+                slots.c.parent,
                 slots.c.claimed_at,
                 slots.c.optuna_stage,
                 results.c.finished_at,
@@ -312,6 +313,8 @@ def _pending(study_id: int) -> sa.ColumnElement[bool]:
 
 def _user_attrs(row: DataRow) -> dict[str, object]:
     attrs: dict[str, object] = {}
+    if row.parent is not None:
+        attrs["parent"] = json.loads(row.parent)["number"]
     if row.error:
         attrs["error"] = row.error[:ERROR_CHARACTERS]
     if row.params is not None:

@@ -135,6 +135,13 @@ class TrialRecord:
     version: int = RECORD_VERSION
 
     @property
+    def start_in_words(self) -> str:
+        """What it started from."""
+        if self.parent is None:
+            return "the dense model"
+        return f"trial {self.parent.number}, {self.parent.steps:,} steps from the dense model"
+
+    @property
     def steps_of_line(self) -> int:
         """All steps between the dense model and this one, those of its ancestors included."""
         before = 0 if self.parent is None else self.parent.steps

@@ -149,7 +149,7 @@ class Adam(RatioOptimizer):
         self.ratios_G = torch.minimum(torch.maximum(wanted_G, self._low_G), self._high_G)
 
 
-def scale_ranking(model: torch.nn.Module, graph: object) -> Tensor:
+def scale_ranking(model: torch.nn.Module, graph: object, _first_U: object) -> Tensor:
     """By the size of the normalisation's scale alone; groups without one by L2."""
     group_U = alternate.unit_groups(graph)  # type: ignore[arg-type]
     scales_U = torch.zeros(graph.num_units + 1, dtype=torch.float64)  # type: ignore[attr-defined]

@@ -146,6 +146,7 @@ def _facts_table(
             f"{record.weight_steps:,} weight, {record.ratio_steps:,} ratio, "
             f"{record.finetune_steps:,} fine-tuning",
         ),
+        ("Started from", record.start_in_words),
         ("Time", ", ".join(f"{name} {duration(s)}" for name, s in record.phase_s.items()) or "–"),
         ("Seed", str(record.seed)),
         ("Masked = pruned", f"outputs differ by {record.equivalence_error:.1e} of their scale"),

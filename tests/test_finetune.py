@@ -10,7 +10,7 @@ from automl_prune.modelfile import load_pruned, verify_folder
 from automl_prune.trial_state import TrialInterruptedError
 from automl_prune.weights import weights_to_bytes
 
-REQUEST = FinetuneRequest(steps=20, lr=0.02, seed=7)
+REQUEST = FinetuneRequest(steps=80, lr=0.02, seed=7)
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,8 @@ def test_a_finished_trial_stands_in_optunas_study_as_it_was(handle, optuna_stora
         assert trial.params == handle.space.to_params(assignment.ratios, assignment.trade_off)
         assert trial.user_attrs["kind"] == assignment.kind
         assert trial.user_attrs["seed"] == str(assignment.seed)
+        parent = assignment.parent
+        assert trial.user_attrs.get("parent") == (None if parent is None else parent.number)
         assert trial.constraints == {"max_macs_ratio": record.macs / 1e6 - 0.3}
         assert trial.datetime_start <= trial.datetime_complete
 

@@ -194,6 +194,7 @@ def show(
                 f"{record.weight_steps} weight, {record.ratio_steps} ratio, "
                 f"{record.finetune_steps} fine-tuning",
             ),
+            ("started from", record.start_in_words),
             ("equivalence", f"masked and pruned differ by {record.equivalence_error:.1e}"),
             ("time", ", ".join(f"{k} {duration(v)}" for k, v in record.phase_s.items())),
             ("weights", record.weights_digest[:16]),

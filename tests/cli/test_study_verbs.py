@@ -204,12 +204,12 @@ def test_an_unreachable_storage_is_said_before_anything_is_trained(here, refused
     assert [path.name for path in here.iterdir()] == ["tiny.toml"]
 
 
-def test_artifacts_that_cannot_be_written_lose_no_finished_trial(searched, shown, refused):
+def test_an_artifact_folder_that_is_gone_loses_no_finished_trial(searched, shown, refused):
     before = {row["trial"] for row in json.loads(shown("pareto", "tiny", "--all", "--json"))}
     artifacts = searched / "runs" / "tiny" / "artifacts"
     artifacts.rename(searched / "elsewhere")
     artifacts.write_text("in the way")
-    assert "could not be written" in refused("search", "tiny", "--trials", "6")
+    assert "artifact folder has to be reachable" in refused("search", "tiny", "--trials", "6")
     after = json.loads(shown("pareto", "tiny", "--all", "--json"))
     assert {row["trial"] for row in after} == before
     assert main(["status", "tiny"]) == 0
