@@ -6,10 +6,11 @@
     python benchmarks/inner_loop.py uniform --study fashion_mnist_resnet20 --set inner.steps=60 ...
 
 ``destination``: final MACs over 8 trade-offs, with the study's number of ratio steps and with
-twice as many, and from three starting points. ``calibration``: final MACs from r = 0.7 alone, to
-see that one range of λ means the same on any network. ``uniform``: the pruned and fine-tuned model
-against one of uniform widths at the same MACs (never fewer, at most one unit of channels more),
-with the same number of steps, on paired seeds.
+twice as many, and from three starting points; without a budget, so that the price alone decides.
+``calibration``: from r = 0.7 alone, as the study says, to see that λ means the same on any
+network. ``uniform``: the pruned and fine-tuned model against one of uniform widths at the same
+MACs (never fewer, at most one unit of channels more), with the same number of steps, on paired
+seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from automl_prune.config import StudyConfig, load_study
+from automl_prune.config import StudyConfig, expected_macs_ratio, load_study
 from automl_prune.evaluate import evaluate, hardware_name
 from automl_prune.graph import count_macs
 from automl_prune.inner import InnerLoop, project_to_budget
@@ -120,13 +121,16 @@ def destination(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> 
 
 
 def calibration(bench: Workbench, seeds: list[int], trade_offs: list[float]) -> dict:
-    """Final MACs over the dense model's, per λ and seed; and the least that bounds allow."""
-    macs = [
-        [run_loop(bench, STARTS[0], trade_off, seed).macs_ratio for seed in seeds]
-        for trade_off in trade_offs
-    ]
-    lowest = bench.facts.min_macs / bench.facts.dense_macs
-    return {"trade_offs": trade_offs, "macs": macs, "lowest": lowest}
+    """MACs over the dense model's, per λ and seed: of the model, and where the ratios end."""
+    dense = bench.cost.dense_macs
+    loops = [[run_loop(bench, STARTS[0], t, seed) for seed in seeds] for t in trade_offs]
+    return {
+        "trade_offs": trade_offs,
+        "expected": [expected_macs_ratio(trade_off) for trade_off in trade_offs],
+        "macs": [[float(bench.cost.macs(counts_of(bench, x))) / dense for x in r] for r in loops],
+        "of_ratios": [[loop.macs_ratio for loop in row] for row in loops],
+        "lowest": bench.facts.min_macs / dense,
+    }
 
 
 def accuracy_of(bench: Workbench, loop: InnerLoop, seed: int) -> tuple[float, float, float]:
@@ -219,8 +223,12 @@ def paired(rows: list[dict], seeds: list[int], column: int) -> dict[str, float]:
 
 def show(name: str, found: dict) -> None:
     if name == "calibration":
-        for trade_off, macs in zip(found["trade_offs"], found["macs"], strict=True):
-            print(f"  λ {trade_off:<7.3f} MACs {np.mean(macs):.3f}")
+        keys = ("trade_offs", "expected", "macs", "of_ratios")
+        for trade_off, expected, macs, of_ratios in zip(*(found[k] for k in keys), strict=True):
+            print(
+                f"  λ {trade_off:<7.3f} stands for {expected:.3f}: MACs of the model "
+                f"{np.mean(macs):.3f}, where the ratios end {np.mean(of_ratios):.3f}"
+            )
         print(f"  at the lowest bounds {found['lowest']:.3f}")
         return
     if name == "destination":
@@ -270,9 +278,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("dense-cache"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    # without a budget: where λ itself leads
-    overrides = ("inner.budget_ratio=none", *arguments.overrides)
-    config: StudyConfig = load_study(arguments.study, overrides)
+    # without a budget: where the price itself leads
+    price_alone = () if arguments.table == "calibration" else ("inner.budget_ratio=none",)
+    config: StudyConfig = load_study(arguments.study, (*price_alone, *arguments.overrides))
     bench = Workbench.prepare(config, cache_dir=arguments.cache)
     low, high = config.search.tradeoff
     count = 8 if arguments.table == "destination" else 3
