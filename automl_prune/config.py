@@ -147,8 +147,9 @@ class SearchConfig(Section):
     as large as where its λ leads; false: always from the dense model."""
     ratio: tuple[KeepRatio, KeepRatio] = (0.1, 0.95)
     """Range of the starting keep ratios."""
-    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 20.0)
-    """Range of the trade-off coefficient λ, searched on a log scale; 1 ends near half the MACs."""
+    tradeoff: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 100.0)
+    """Range of the trade-off coefficient λ, searched on a log scale; λ stands for 1 / (1 + λ) of
+    the dense MACs. The sweep ends where λ stands for the smallest model that there is."""
     objective: Literal["macs", "latency"] = "macs"
     """Second objective, minimised."""
     early_stopping: Literal["off", "cautious", "keen"] = "off"
@@ -287,6 +288,11 @@ class StudyConfig(Section):
 def expected_macs_ratio(trade_off: float) -> float:
     """Share of the dense MACs that λ stands for: λ = 1 for half of them."""
     return 1.0 / (1.0 + trade_off)
+
+
+def trade_off_for(macs_ratio: float) -> float:
+    """Inverse of :func:`expected_macs_ratio`."""
+    return 1.0 / macs_ratio - 1.0
 
 
 def load_study(name_or_path: str, overrides: tuple[str, ...] = ()) -> StudyConfig:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from automl_prune.config import trade_off_for
 from automl_prune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Space:
     """Keep ratio of the groups that cannot vary, by group name; dense groups are left out."""
     ratio_range: tuple[float, float]
     trade_off_range: tuple[float, float]
+    smallest: float
+    """MACs with every group at its lowest keep ratio, as a share of the dense model's."""
     num_baselines: int
 
     @classmethod
@@ -58,8 +61,15 @@ class Space:
             held=held,
             ratio_range=config.search.ratio,
             trade_off_range=config.search.tradeoff,
+            smallest=facts.min_macs / facts.dense_macs,
             num_baselines=config.search.baselines,
         )
+
+    @property
+    def useful_trade_offs(self) -> tuple[float, float]:
+        """The range of λ, up to where it stands for the smallest model that there is."""
+        low, high = self.trade_off_range
+        return low, max(low, min(high, trade_off_for(self.smallest)))
 
     def baseline(self, number: int) -> tuple[dict[str, float], float]:
         """Uniform keep ratios of baseline trial ``number``, and its trade-off.

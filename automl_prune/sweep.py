@@ -35,7 +35,7 @@ def swept_trade_off(space: Space, index: int, planned: int) -> float:
     length = max(1, math.ceil(planned / rounds))
     done, place = divmod(index, length)
     fraction = (place + (0.5 + done * _GOLDEN) % 1.0) / length
-    low, high = space.trade_off_range
+    low, high = space.useful_trade_offs
     trade_off: float = low * (high / low) ** fraction
     return min(max(trade_off, low), high)
 

@@ -31,6 +31,7 @@ from automl_prune.evaluate import evaluate, hardware_name
 from automl_prune.graph import count_macs
 from automl_prune.inner import InnerLoop, project_to_budget
 from automl_prune.prune import prune_model
+from automl_prune.space import Space
 from automl_prune.train import FineTuner, recalibrate
 from automl_prune.workbench import Workbench, versions
 
@@ -282,7 +283,7 @@ def main() -> None:
     price_alone = () if arguments.table == "calibration" else ("inner.budget_ratio=none",)
     config: StudyConfig = load_study(arguments.study, (*price_alone, *arguments.overrides))
     bench = Workbench.prepare(config, cache_dir=arguments.cache)
-    low, high = config.search.tradeoff
+    low, high = Space.of(config, bench.facts).useful_trade_offs
     count = 8 if arguments.table == "destination" else 3
     trade_offs = arguments.trade_offs or np.geomspace(low, high, count).tolist()
     if arguments.table == "destination":

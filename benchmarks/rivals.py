@@ -22,6 +22,7 @@ from automl_prune.mask import masked_forward
 from automl_prune.prune import prune_model
 from automl_prune.search import hand_in, inheritance_of
 from automl_prune.seeds import derive_seed, trial_seed
+from automl_prune.space import Space
 from automl_prune.storage import open_storage
 from automl_prune.study import StudyHandle
 
@@ -74,7 +75,7 @@ def nsga2(contest: Contest) -> Iterator[Point]:
 
 def gradient_only(contest: Contest) -> Iterator[Point]:
     """The inner loop from one starting point, with a sweep of λ; no outer search."""
-    low, high = contest.config.search.tradeoff
+    low, high = Space.of(contest.config, contest.bench.facts).useful_trade_offs
     for number, trade_off in enumerate(np.geomspace(low, high, contest.trials - 1)):
         ratios = dict.fromkeys(contest.names, 0.7)
         yield contest.run(ratios, float(trade_off), "search", number)[0]

@@ -321,7 +321,7 @@ def test_rungs_are_looked_at_where_macs_are_the_objective(begin):
 def test_the_sampler_learns_from_a_stopped_trial(begin, tmp_path):
     proposals = []
     for name, state in (("a", "complete"), ("b", "pruned")):
-        handle = begin(name)
+        handle = begin(name, search={"sampler": "tpe", "inherit": False})
         for _ in range(12):
             finish_one(handle, 13, tmp_path / "m", state=state)
         proposals.append(handle.ask(13).ratios)

@@ -21,6 +21,14 @@ def test_a_sweep_stays_in_its_range_and_reaches_both_ends(space, planned):
         assert max(found) > 5.0
 
 
+def test_the_sweep_ends_at_the_smallest_model_that_there_is():
+    facts = made_up_facts(min_macs=300_000, dense_macs=1_000_000)
+    space = Space.of(made_up_config(search={"tradeoff": [0.1, 100.0]}), facts)
+    found = [swept_trade_off(space, index, 40) for index in range(40)]
+    assert 0.3 <= expected_macs_ratio(max(found)) < 0.35
+    assert min(found) < 0.15
+
+
 def test_more_trials_than_were_planned_go_on_between_the_earlier_ones(space):
     found = [swept_trade_off(space, index, 8) for index in range(24)]
     assert len(set(found)) == 24
