@@ -105,7 +105,7 @@ def run_trial(
     if saved is None or saved.phase == "inner":
         with clock.phase("inner"):
             _run_inner(loop, bench, watch, clock)
-        result = loop.result()
+            result = loop.result()
         with clock.phase("prune"):
             pruned, error = _prune_and_prove(loop.model, bench, result.keep_U)
         with clock.phase("recalibrate"):
@@ -121,7 +121,7 @@ def run_trial(
         notes = InnerNotes.from_loop(loop, result, error, before)
     else:
         notes = InnerNotes.from_checkpoint(saved)
-        pruned = prune_model(copy.deepcopy(bench.dense), bench.graph, notes.keep_U)
+        pruned = prune_model(bench.dense, bench.graph, notes.keep_U)
         pruned.requires_grad_(True)
     tuner = FineTuner(
         pruned, bench.dense, bench.data, bench.config, seed=seed, device=bench.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,12 @@ class LayerWidths:
 def unit_mask(keep_U: Tensor) -> Tensor:
     """``keep_U`` with a trailing True, so that unit -1 (fixed) indexes a kept channel."""
     return torch.cat([keep_U, torch.ones(1, dtype=keep_U.dtype, device=keep_U.device)])
+
+
+def shallow_copy(model: nn.Module) -> nn.Module:
+    """A module tree of its own that shares its tensors; surgery replaces tensors, so it may."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 def narrow_layers(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) -> None:

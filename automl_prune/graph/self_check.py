@@ -7,7 +7,6 @@ longer equal, shows here.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from automl_prune.errors import TraceError
 from automl_prune.graph.cost import count_macs
 from automl_prune.graph.forward_pass import run_flow
 from automl_prune.graph.groups import FIXED
-from automl_prune.graph.narrow import narrow_layers, unit_mask
+from automl_prune.graph.narrow import narrow_layers, shallow_copy, unit_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -156,7 +155,7 @@ def _why_misfit(
     The quick form tries one kept set; what passes it has to pass in full together with others.
     """
     for keep_U in _kept_sets(graph, groups):
-        narrowed = _shallow_copy(model)
+        narrowed = shallow_copy(model)
         narrow_layers(narrowed, graph.layers, keep_U)
         book = _Expected(graph, channels, keep_U)
         try:
@@ -166,7 +165,7 @@ def _why_misfit(
             return _REASON + _first_line(error)
         if quick:
             return None
-    narrowed = _shallow_copy(model)
+    narrowed = shallow_copy(model)
     narrow_layers(narrowed, graph.layers, _one_unit_each(graph, groups))
     try:  # a single channel looks like a broadcast one, so its ids say nothing: it has to run
         count_macs(narrowed, input_shape)
@@ -220,9 +219,3 @@ def _one_unit_each(graph: CouplingGraph, groups: Sequence[Group]) -> Tensor:
         keep_U[group.units] = False
         keep_U[group.first_unit] = True
     return keep_U
-
-
-def _shallow_copy(model: nn.Module) -> nn.Module:
-    """A module tree of its own that shares its tensors; surgery replaces tensors, so it may."""
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)

@@ -8,13 +8,13 @@ Shape suffixes: U units, O a layer's output channels, I its input channels.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from automl_prune.graph.narrow import shallow_copy
 from automl_prune.inner.dropout import widen_dropouts
 
 if TYPE_CHECKING:
@@ -159,12 +159,9 @@ class NarrowedCopy:
     """
 
     def __init__(self, model: nn.Module, graph: CouplingGraph, momenta: dict[str, Tensor]) -> None:
-        self.model = copy.deepcopy(model)
+        self.model = shallow_copy(model)
         """Runs with the channels that are held."""
         self._device = next(model.parameters()).device
-        for full, own in zip(model.modules(), self.model.modules(), strict=True):
-            own._parameters.update(full._parameters)
-            own._buffers.update(full._buffers)
         self.layers = {
             name: NarrowedLayer(
                 layer,
