@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 ExecutionName = Literal["auto", "masked", "compact"]
 _STEPS_BETWEEN_SYNCS = 10
-_WIDE = 64
-_HEAVY = 1_000_000
+_HEAVY = 100_000
+"""MACs per layer, on average."""
 
 
 class InnerLoop:
@@ -336,17 +336,15 @@ def _shares_no_parameter(model: nn.Module) -> bool:
 
 
 def _compact_pays(graph: CouplingGraph) -> bool:
-    """Whether layers are wide, and do much work each.
+    """Whether layers do much work each.
 
-    On narrow layers a few channels less save no time, and every new draw has to be gathered, and
-    kernels of its shapes made, layer by layer. A rule and not a measurement, so that a trial gives
-    the same bits again. docs/benchmarks.md has the times that it follows.
+    Every new draw has to be gathered, and kernels of its shapes made, layer by layer; in a tiny
+    network that costs more than the channels that are left out. A rule and not a measurement, so
+    that a trial gives the same bits again. docs/benchmarks.md has the times that it follows.
     """
     layers = [layer for layer in graph.layers.values() if layer.kind in ("conv", "linear")]
-    macs = [
+    work = sum(
         layer.positions * layer.kernel * len(layer.in_units) * len(layer.out_units) // layer.groups
         for layer in layers
-    ]
-    work = sum(macs)
-    width = sum(m * len(layer.out_units) for m, layer in zip(macs, layers, strict=True)) / work
-    return width >= _WIDE and work / len(layers) >= _HEAVY
+    )
+    return work / len(layers) >= _HEAVY

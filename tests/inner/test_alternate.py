@@ -11,7 +11,7 @@ from automl_prune.inner import InnerLoop
 from automl_prune.inner.alternate import _compact_pays
 from automl_prune.inner.rank import rank_units
 from automl_prune.inner.rounding import round_to_units
-from automl_prune.models import vgg16_bn
+from automl_prune.models import digits_net, resnet20
 
 
 def make_loop(bench, *, start=0.6, trade_off=0.3, fixed=False, seed=7, dtype=None, **changes):
@@ -233,11 +233,13 @@ def test_the_compact_form_is_taken_where_it_pays(tiny_bench):
     def taken(**kwargs):
         return type(make_loop(tiny_bench, execution="auto", **kwargs)._execution).__name__
 
-    assert taken() == "MaskedExecution", "narrow layers"
+    assert taken() == "MaskedExecution", "tiny layers"
     assert taken(fixed=True) == "CompactExecution", "nothing is drawn, so nothing is gathered"
 
 
-@pytest.mark.parametrize(("width", "pays"), [(0.1, False), (1.0, True)])
-def test_wide_layers_with_much_work_pay(width, pays):
-    graph = trace_coupling(vgg16_bn(width=width), (3, 32, 32))
-    assert _compact_pays(graph) is pays
+@pytest.mark.parametrize(
+    ("model", "shape", "pays"),
+    [(digits_net(), (1, 8, 8), False), (resnet20(), (3, 32, 32), True)],
+)
+def test_layers_with_much_work_pay(model, shape, pays):
+    assert _compact_pays(trace_coupling(model, shape)) is pays
