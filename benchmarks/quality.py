@@ -55,21 +55,23 @@ def scores(points: list[Point], chance: float) -> dict[str, float]:
     chosen = [points[i] for i in _front(points)]
     result = {
         "hypervolume": hypervolume(
-            [_tested(p) for p in chosen],
+            [tested_accuracy(p) for p in chosen],
             [p.macs_ratio for p in chosen],
             chance_accuracy=chance,
             dense_cost=1.0,
         )
     }
     for budget in BUDGETS:
-        best = _best_at(points, budget)
-        result[f"at {budget:.0%}"] = float("nan") if best is None else _tested(points[best])
+        best = best_at(points, budget)
+        result[f"at {budget:.0%}"] = (
+            float("nan") if best is None else tested_accuracy(points[best])
+        )
     return result
 
 
 def tested(points: list[Point], contest: Contest) -> list[Point]:
     """The same points, with the test accuracy of those that are chosen on ``select``."""
-    chosen = {*_front(points), *(_best_at(points, budget) for budget in BUDGETS)}
+    chosen = {*_front(points), *(best_at(points, budget) for budget in BUDGETS)}
     return [
         dataclasses.replace(point, test_accuracy=contest.accuracy(model, "test"))
         if index in chosen
@@ -82,12 +84,14 @@ def _front(points: list[Point]) -> list[int]:
     return front([p.accuracy for p in points], [p.macs_ratio for p in points])
 
 
-def _best_at(points: list[Point], budget: float) -> int | None:
+def best_at(points: list[Point], budget: float) -> int | None:
+    """The best on ``select`` with at most this share of the MACs; it lies on the front."""
     fitting = [i for i, p in enumerate(points) if p.macs_ratio <= budget]
-    return max(fitting, key=lambda i: points[i].accuracy, default=None)
+    return max(fitting, key=lambda i: (points[i].accuracy, -points[i].macs_ratio), default=None)
 
 
-def _tested(point: Point) -> float:
+def tested_accuracy(point: Point) -> float:
+    """Of a point that was chosen on ``select``."""
     assert point.test_accuracy is not None
     return point.test_accuracy
 
@@ -131,7 +135,7 @@ def run_setting(arguments: argparse.Namespace, results: dict[str, object], path:
                     "points": [dataclasses.asdict(point) for point in points],
                     "dense_select": contest.bench.facts.dense_accuracy,
                 }
-                half = _best_at(points, 0.5)
+                half = best_at(points, 0.5)
                 if method == "ours" and half is not None:
                     entry["dense_trained_on"] = contest.dense_trained_on(points[half].steps)
                 runs[f"{method}/{seed}"] = entry
