@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="JSON files of quality.py")
     arguments = parser.parse_args()
     page = figure([json.loads(path.read_text()) for path in arguments.results])
-    page.write_html(arguments.page)
+    page.write_html(arguments.page, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":
