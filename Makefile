@@ -32,8 +32,8 @@ lint: $(VENV)/.installed
 
 check: lint test  ## what a change must pass
 
-bench-quality-quick: $(VENV)/.installed  ## the digits quality benchmark, one seed
-	$(BIN)/python benchmarks/quality.py --study digits --seeds 101 --json runs/bench/quality_digits.json
+bench-quality-quick: $(VENV)/.installed  ## the digits quality benchmark, one seed, 16 trials
+	$(BIN)/python benchmarks/quality.py --study digits --seeds 101 --trials 16 --json runs/bench/quality_digits.json
 
 clean:
 	rm -rf $(VENV) demo
