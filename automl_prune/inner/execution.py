@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.arithmetic import fast_arithmetic
+from automl_prune.graph.narrow import unit_mask
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.mask import weight_factor
 
@@ -170,7 +171,7 @@ class MaskedExecution:
 
     def _set_keep(self, keep_U: Tensor) -> None:
         self._keep_U = keep_U
-        keep = torch.cat([keep_U, torch.ones(1, dtype=torch.bool)])
+        keep = unit_mask(keep_U)
         self._mask = keep.to(self._device, self._dtype)
         self._frozen = []
         for tensor, layer, columns in self._owned:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from automl_prune.graph.narrow import shallow_copy
+from automl_prune.graph.narrow import shallow_copy, unit_mask
 from automl_prune.inner.dropout import widen_dropouts
 
 if TYPE_CHECKING:
@@ -192,12 +192,12 @@ class NarrowedCopy:
 
     def not_holding(self, keep_U: Tensor) -> list[NarrowedLayer]:
         """Layers that hold other channels than those of these units."""
-        keep = torch.cat([keep_U, torch.ones(1, dtype=torch.bool)])
+        keep = unit_mask(keep_U)
         return [held for held in self.layers.values() if not held.holds(keep)]
 
     def hold(self, layers: list[NarrowedLayer], keep_U: Tensor) -> None:
         """Set the widths of some layers to the units that are kept."""
-        keep = torch.cat([keep_U, torch.ones(1, dtype=torch.bool)])
+        keep = unit_mask(keep_U)
         for held in layers:
             held.set_widths(keep, self._device)
         for dropout in self._dropouts or []:
