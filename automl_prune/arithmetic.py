@@ -1,11 +1,14 @@
-"""The number format in which passes through a network are computed while it is trained."""
+"""The number format in which passes through a network are computed."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -20,6 +23,17 @@ def set_precision(precision: Precision) -> None:
     """
     global _precision
     _precision = precision
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Float32 as CPUs compute it: GPUs would round what convolutions multiply to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def fast_arithmetic(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from automl_prune.arithmetic import exact_arithmetic
 from automl_prune.errors import ModelError
 from automl_prune.host_lock import host_lock
 from automl_prune.records import Latency
@@ -67,7 +68,7 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_arithmetic():
             for images_BCHW, labels_B in data.in_order(
                 split, batch_size=config.eval_batch_size, device=device
             ):

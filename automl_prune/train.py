@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.arithmetic import fast_arithmetic
+from automl_prune.cuda_graphs import GraphedStep, rate_tensor
 from automl_prune.errors import ModelError
 from automl_prune.seeds import derive_seed
 
@@ -86,7 +87,15 @@ def train_dense(
         return data.loss(logits_BK, labels_B)
 
     model.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _sgd(model, momentum=dense.momentum, weight_decay=dense.weight_decay)
+    lr = rate_tensor(place)
+    optimizer = _sgd(model, lr, momentum=dense.momentum, weight_decay=dense.weight_decay)
+
+    def descend(images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
+        loss = loss_of(_logits(model, images_BCHW), labels_B)
+        _descend(optimizer, loss)
+        return (loss.detach(),)
+
+    graphed = GraphedStep(descend, place)
     batches = data.stream("train", batch_size=batch_size, seed=seed, augment=True, device=place)
     pending: list[Tensor] = []
     model.train()
@@ -94,9 +103,8 @@ def train_dense(
         for step in range(total_steps):
             images_BCHW, labels_B = next(batches)
             torch.manual_seed(derive_seed(seed, "step", step))
-            loss = loss_of(_logits(model, images_BCHW), labels_B)
-            _descend(optimizer, loss, one_cycle(step, total_steps, dense.lr))
-            pending.append(loss.detach())
+            lr.fill_(one_cycle(step, total_steps, dense.lr))
+            pending += graphed(images_BCHW, labels_B)
             if len(pending) == _STEPS_BETWEEN_SYNCS or step + 1 == total_steps:
                 last = _finite(pending, step + 1, "dense.lr")[-1]
                 pending.clear()
@@ -142,9 +150,14 @@ class FineTuner:
         self._device = torch.device(device)
         self._seed = derive_seed(seed, "finetune")
         model.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._lr = rate_tensor(self._device)
         self._optimizer = _sgd(
-            model, momentum=self._config.momentum, weight_decay=self._config.weight_decay
+            model,
+            self._lr,
+            momentum=self._config.momentum,
+            weight_decay=self._config.weight_decay,
         )
+        self._descend = GraphedStep(self._descend_on, self._device)
         self._batches = self._stream()
 
     def run(self, until: int, on_step: Callable[[int, float], None] | None = None) -> None:
@@ -206,6 +219,10 @@ class FineTuner:
     def _one_step(self) -> Tensor:
         images_BCHW, labels_B = next(self._batches)
         torch.manual_seed(derive_seed(self._seed, "step", self.step))
+        self._lr.fill_(one_cycle(self.step, self.total_steps, self._config.lr))
+        return self._descend(images_BCHW, labels_B)[0]
+
+    def _descend_on(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
         share = self._config.distillation
         logits_BK = _logits(self._model, images_BCHW)
         loss = (1.0 - share) * self._data.loss(logits_BK, labels_B)
@@ -215,8 +232,8 @@ class FineTuner:
             loss = loss + share * distillation_loss(
                 logits_BK, teacher_BK, temperature=self._config.temperature
             )
-        _descend(self._optimizer, loss, one_cycle(self.step, self.total_steps, self._config.lr))
-        return loss.detach()
+        _descend(self._optimizer, loss)
+        return (loss.detach(),)
 
     def _note(self, pending: list[Tensor], on_step: Callable[[int, float], None] | None) -> None:
         every = math.ceil(self.total_steps / _CURVE_POINTS)
@@ -294,12 +311,12 @@ def recalibrate(
             module.training = was_training
 
 
-def _sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+def _sgd(model: nn.Module, lr: Tensor, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """SGD whose momentum buffers exist from the start, at zero: the first step is the same."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         parameters,
-        lr=0.0,
+        lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=momentum > 0,
@@ -311,9 +328,7 @@ def _sgd(model: nn.Module, *, momentum: float, weight_decay: float) -> torch.opt
     return optimizer
 
 
-def _descend(optimizer: torch.optim.SGD, loss: Tensor, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def _descend(optimizer: torch.optim.SGD, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.arithmetic import exact_arithmetic
 from automl_prune.early_stopping import Rung, rung_steps
 from automl_prune.errors import ModelError
 from automl_prune.evaluate import evaluate, hardware_name, measure_latency
@@ -305,7 +306,7 @@ def _prune_and_prove(
     images_BCHW, _ = next(
         iter(bench.data.in_order("search", batch_size=PROOF_IMAGES, device=bench.device))
     )
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic():
         masked = masked_forward(model, bench.graph, keep_U.to(bench.device), images_BCHW)
         error = float((pruned(images_BCHW) - masked).abs().max() / masked.abs().max())
     if not error <= EQUIVALENCE_TOLERANCE:

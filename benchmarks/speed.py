@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from automl_prune.config import StudyConfig
+from automl_prune.arithmetic import fast_arithmetic
+from automl_prune.config import StudyConfig, with_overrides
+from automl_prune.cuda_graphs import GraphedStep, rate_tensor
 from automl_prune.evaluate import hardware_name, measure_latency
 from automl_prune.export import onnx_bytes, onnx_session
 from automl_prune.inner import InnerLoop, project_to_budget
@@ -69,6 +71,8 @@ NETS: dict[str, dict] = {
 SHARES = (0.75, 0.5, 0.3)
 MULTIPLES = (1, 8)
 BATCH, STEPS, ROUNDS = 64, 30, 2
+STEPS_ON_GPU = 300  # as studies have them: what a loop records, it records once
+CALLED_STEPS = 60  # where Python launches every kernel
 
 
 def images(size: int, limit: int) -> tuple[tuple[Tensor, Tensor], None]:
@@ -82,9 +86,10 @@ def images(size: int, limit: int) -> tuple[tuple[Tensor, Tensor], None]:
     return (pixels, torch.tensor(digits.target[:limit])), None
 
 
-def study_of(name: str, threads: int) -> StudyConfig:
+def study_of(name: str, threads: int, device: str) -> StudyConfig:
     net = NETS[name]
-    steps = net.get("steps", STEPS)
+    steps = STEPS_ON_GPU if device != "cpu" else net.get("steps", STEPS)
+    batch = BATCH if device != "cpu" else net.get("batch", BATCH)
     limit = 1797 if net["size"] <= 64 else 300
     content = {
         "name": name.replace("-", "_"),
@@ -92,14 +97,14 @@ def study_of(name: str, threads: int) -> StudyConfig:
         "data": {
             "source": "speed:images",
             "kwargs": {"size": net["size"], "limit": limit},
-            "batch_size": net.get("batch", BATCH),
+            "batch_size": batch,
             "augment": "crop",
         },
         "model": {"builder": net["builder"], "kwargs": net.get("kwargs", {})},
         "dense": {"epochs": 1, "lr": 0.05},
         "inner": {"steps": steps},
         "finetune": {"steps": steps, "recalibration_batches": 10},
-        "search": {"trials": 4, "baselines": 0},
+        "search": {"trials": 4 if device == "cpu" else 3, "baselines": 0},
         "compute": {"threads": threads, "measure_latency": False},
     }
     return StudyConfig.model_validate(content)
@@ -108,9 +113,9 @@ def study_of(name: str, threads: int) -> StudyConfig:
 class Steps:
     """Functions that run some steps and return milliseconds per weight step."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench, self.config = bench, bench.config
-        self.steps = bench.config.inner.steps
+    def __init__(self, bench: Workbench, steps: int) -> None:
+        self.bench, self.steps = bench, steps
+        self.config = with_overrides(bench.config, (f"inner.steps={steps}",))
         self.batch = bench.config.data.batch_size
 
     def _timed(self, run: Callable[[], None]) -> float:
@@ -143,12 +148,16 @@ class Steps:
         """Training the dense network."""
         return self._plain_steps(self._trainee())
 
+    def dense_as_called(self) -> float:
+        """The same on a GPU, with every kernel launched by Python."""
+        return self._plain_steps(self._trainee(), recorded=False)
+
     def torch_pruning(self) -> float:
         """Torch-Pruning's sparse learning on the dense network."""
         import torch_pruning as tp
 
         model, batches = self._trainee(), self._batches()
-        example = torch.zeros(1, *self.bench.data.input_shape)
+        example = torch.zeros(1, *self.bench.data.input_shape, device=self.bench.device)
         importance = tp.importance.GroupMagnitudeImportance(p=2)
         pruner = tp.pruner.GroupNormPruner(model, example, importance=importance, reg=1e-4)
         optimizer = torch.optim.SGD(
@@ -160,7 +169,9 @@ class Steps:
             for _ in range(self.steps):
                 images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
                 optimizer.zero_grad()
-                F.cross_entropy(model(images_BCHW), labels_B).backward()
+                with fast_arithmetic(self.bench.device):
+                    logits_BK = model(images_BCHW)
+                F.cross_entropy(logits_BK.float(), labels_B).backward()
                 pruner.regularize(model)
                 optimizer.step()
 
@@ -196,17 +207,26 @@ class Steps:
         model = pruned_to(self.bench, counts_G).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._plain_steps(model.requires_grad_(True).train())
 
-    def _plain_steps(self, model: nn.Module) -> float:
+    def _plain_steps(self, model: nn.Module, *, recorded: bool = True) -> float:
         """Batch, forward, backward, one fused SGD step."""
-        batches = self._batches()
+        device, batches = self.bench.device, self._batches()
         parameters: list[Tensor] = list(model.parameters())
         momenta = [torch.zeros_like(p) for p in parameters]
+        lr = rate_tensor(device).fill_(0.01)
+
+        def descend(images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
+            with fast_arithmetic(device):
+                logits_BK = model(images_BCHW)
+            loss = F.cross_entropy(logits_BK.float(), labels_B)
+            loss.backward()
+            weight_step(parameters, momenta, lr=lr, momentum=0.9, weight_decay=5e-4)
+            return (loss.detach(),)
+
+        step = GraphedStep(descend, device) if recorded else descend
 
         def run() -> None:
             for _ in range(self.steps):
-                images_BCHW, labels_B = next(batches)  # type: ignore[call-overload]
-                F.cross_entropy(model(images_BCHW), labels_B).backward()
-                weight_step(parameters, momenta, lr=0.01, momentum=0.9, weight_decay=5e-4)
+                step(*next(batches))  # type: ignore[call-overload]
 
         return self._timed(run)
 
@@ -251,16 +271,21 @@ def pruned_to(bench: Workbench, counts_G: Tensor) -> nn.Module:
 
 def step_table(bench: Workbench, rounds: int) -> dict:
     """Milliseconds per weight step of every kind, medians over rounds, and peak memory."""
-    steps = Steps(bench)
+    on_gpu = bench.device.type == "cuda"
+    steps = called = Steps(bench, bench.config.inner.steps)
+    if on_gpu:
+        called = Steps(bench, CALLED_STEPS)
     kinds: dict[str, Callable[[], float]] = {"dense": steps.dense}
+    if on_gpu:
+        kinds["dense as called"] = called.dense_as_called
     held = {f"{share:g}": even_counts(bench, share) for share in SHARES}
     held["0.5 everywhere"] = even_counts(bench, 0.5, everywhere=True)
     for name, counts_G in held.items():
         kinds[f"bare {name}"] = lambda counts_G=counts_G: steps.bare(counts_G)
-        kinds[f"compact {name}"] = lambda counts_G=counts_G: steps.search(counts_G, "compact")
+        kinds[f"compact {name}"] = lambda counts_G=counts_G: called.search(counts_G, "compact")
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
-    kinds["torch-pruning"] = steps.torch_pruning
+    kinds["torch-pruning"] = called.torch_pruning
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     peaks: dict[str, float] = {}
     steps.warm_up()
@@ -291,16 +316,21 @@ def peak_mib(device: torch.device) -> float:
 
 
 def latency_table(bench: Workbench, threads: int, rounds: int) -> list[dict]:
-    """Inference, dense against pruned to half the MACs; medians over rounds of medians."""
-    models = {"dense": copy.deepcopy(bench.dense).cpu()}
+    """Inference, dense against pruned to half the MACs; medians over rounds of medians.
+
+    By onnxruntime only on the CPU.
+    """
+    on_cpu = bench.device.type == "cpu"
+    models = {"dense": copy.deepcopy(bench.dense)}
     for name, everywhere in (("inside blocks", False), ("everywhere", True)):
         for multiple in MULTIPLES:
             counts_G = even_counts(bench, 0.5, everywhere=everywhere, multiple=multiple)
-            models[f"pruned {name}, multiple {multiple}"] = pruned_to(bench, counts_G).cpu()
+            models[f"pruned {name}, multiple {multiple}"] = pruned_to(bench, counts_G)
     shape = bench.data.input_shape
     sessions = {
         name: onnx_session(onnx_bytes(model, torch.zeros(2, *shape)), threads=threads)
         for name, model in models.items()
+        if on_cpu
     }
     rows = []
     for batch in (1, 64 if shape[-1] <= 64 else 8):
@@ -308,11 +338,12 @@ def latency_table(bench: Workbench, threads: int, rounds: int) -> list[dict]:
         for _ in range(rounds):
             for name, model in models.items():
                 by_torch = measure_latency(
-                    model, shape, batch_size=batch, threads=threads, device="cpu"
+                    model, shape, batch_size=batch, threads=threads, device=bench.device
                 )
-                by_onnx = measure_session(sessions[name], shape, batch, threads)
                 times.setdefault((name, "torch"), []).append(by_torch.median_ms)
-                times.setdefault((name, "onnxruntime"), []).append(by_onnx.median_ms)
+                if on_cpu:
+                    by_onnx = measure_session(sessions[name], shape, batch, threads)
+                    times.setdefault((name, "onnxruntime"), []).append(by_onnx.median_ms)
         for (name, runtime), values in times.items():
             dense_ms = statistics.median(times["dense", runtime])
             ms = statistics.median(values)
@@ -366,7 +397,7 @@ def trial_table(bench: Workbench, folder: Path) -> dict:
 
 def one_net(name: str, *, device: str, rounds: int) -> dict:
     threads = 2
-    config = study_of(name, threads)
+    config = study_of(name, threads, device)
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
         folder = Path(scratch)
         arguments = {"cache_dir": folder, "device": device, "trusted": ("speed",)}
@@ -391,10 +422,7 @@ def one_net(name: str, *, device: str, rounds: int) -> dict:
             "trial": trial_table(bench, folder),
             "set_up_s": set_up_s,
             "peak_mib": peak_mib(bench.device),
-        }
-        if device == "cpu":
-            found["latency"] = latency_table(bench, threads, rounds)
-        found |= {
+            "latency": latency_table(bench, threads, rounds),
             "hardware": hardware_name(bench.device),
             "versions": versions(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -408,7 +436,7 @@ def show(found: dict) -> None:
     print(f"\n{found['net']}, batch {setting['batch']}, {setting['image'][-1]} pixels")
     dense = found["steps"]["ms"]["dense"]
     print(
-        f"  dense step {dense:.0f} ms; of it: "
+        f"  dense step {dense:.1f} ms; of it: "
         + ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in ratios.items() if kind != "dense")
     )
     trial = found["trial"]
@@ -417,7 +445,7 @@ def show(found: dict) -> None:
         f"  between two trials {trial['between_s']:.2f} s (at most {trial['between_max_s']:.2f}), "
         f"set-up {found['set_up_s']:.2f} s, peak memory {found['peak_mib']:.0f} MiB"
     )
-    for row in found.get("latency", []):
+    for row in found["latency"]:
         print(
             f"  {row['runtime']}, batch {row['batch']}, {row['model']}: {row['ms']:.2f} ms, "
             f"{row['times_faster']:.2f} times as fast as dense"

@@ -66,15 +66,18 @@ def crop_and_flip(
     top_B1 = torch.randint(full_height - height + 1, (batch, 1), generator=generator)
     left_B1 = torch.randint(full_width - width + 1, (batch, 1), generator=generator)
     mirrored_B1 = torch.rand(batch, 1, generator=generator) < (0.5 if flip else 0.0)
-    columns_W = torch.arange(width)
-    rows_BH = top_B1 + torch.arange(height)
-    columns_BW = left_B1 + torch.where(mirrored_B1, width - 1 - columns_W, columns_W)
-    image_B = torch.arange(batch)
+    device = images_BHWC.device
+    drawn_B3 = torch.cat([top_B1, left_B1, mirrored_B1], dim=1).to(device, non_blocking=True)
+    top_B1, left_B1, mirrored_B1 = drawn_B3[:, :1], drawn_B3[:, 1:2], drawn_B3[:, 2:]
+    columns_W = torch.arange(width, device=device)
+    rows_BH = top_B1 + torch.arange(height, device=device)
+    columns_BW = left_B1 + torch.where(mirrored_B1 > 0, width - 1 - columns_W, columns_W)
+    image_B = torch.arange(batch, device=device)
     flat_BHW = (
         image_B[:, None, None] * full_height + rows_BH[:, :, None]
     ) * full_width + columns_BW[:, None, :]
     pixels = images_BHWC.flatten(0, 2)
-    chosen = pixels.index_select(0, flat_BHW.flatten().to(pixels.device, non_blocking=True))
+    chosen = pixels.index_select(0, flat_BHW.flatten())
     return chosen.view(batch, height, width, -1)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 LayerKind = Literal["conv", "depthwise", "linear", "norm", "pad"]
@@ -37,6 +39,11 @@ class Layer:
     """Output positions of one forward pass at batch 1, summed over calls."""
     kernel: int
     """Kernel elements of a convolution, else 1."""
+
+    def to(self, device: torch.device) -> Layer:
+        """With its units on a device, so that a mask there can be indexed without waiting."""
+        out_units, in_units = self.out_units.to(device), self.in_units.to(device)
+        return dataclasses.replace(self, out_units=out_units, in_units=in_units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

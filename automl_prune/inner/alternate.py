@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 ExecutionName = Literal["auto", "masked", "compact"]
 _STEPS_BETWEEN_SYNCS = 10
 _HEAVY = 100_000
-"""MACs per layer, on average."""
+"""MACs per layer and image, on average; on CPUs."""
+_HEAVY_ON_GPU = 50_000_000_000
+"""MACs per layer and batch, on average."""
 
 
 class InnerLoop:
@@ -82,8 +84,7 @@ class InnerLoop:
         execution: ExecutionName = "auto",
         first_U: Tensor | None = None,
     ) -> None:
-        self.model = model
-        """Full size, its weights trained so far."""
+        self._model = model
         self.step = 0
         """Weight steps done."""
         inner = config.inner
@@ -115,8 +116,9 @@ class InnerLoop:
             if parameter.requires_grad
         }
         rule = WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay)
-        if execution == "auto" and (fixed or _compact_pays(graph)):
-            execution = "compact" if _shares_no_parameter(model) else "masked"
+        if execution == "auto":
+            pays = _compact_pays(graph, self._device, self._batch_size, held=fixed)
+            execution = "compact" if pays and _shares_no_parameter(model) else "masked"
         kind = CompactExecution if execution == "compact" else MaskedExecution
         self._execution: Execution = kind(model, graph, data.loss, self._momenta, rule)
         self._first_U = first_U
@@ -125,6 +127,12 @@ class InnerLoop:
         self._keep_U = self._rounded_keep() if fixed else torch.ones_like(self._rank_U).bool()
         self._notes = LoopNotes(self.total_steps)
         self._open_streams()
+
+    @property
+    def model(self) -> nn.Module:
+        """Full size, its weights trained so far."""
+        self._execution.write_back()
+        return self._model
 
     def run(self, until: int, on_step: Callable[[InnerProgress], None] | None = None) -> None:
         """Go on to weight step ``until``, at most the last.
@@ -149,7 +157,6 @@ class InnerLoop:
                 if len(pending) == _STEPS_BETWEEN_SYNCS or self.step == until:
                     self._notes.weight_steps(self.step, pending, on_step)
                     pending.clear()
-        self._execution.write_back()
 
     def result(self) -> InnerResult:
         """What has been found so far; at the end, what the trial goes on with.
@@ -157,7 +164,6 @@ class InnerLoop:
         Raises:
             ModelError: a loss is not finite.
         """
-        self._execution.write_back()
         with own_randomness(self._device):
             last_loss, _ = self._search_gradient(
                 len(self._notes.ratio_steps),
@@ -179,7 +185,6 @@ class InnerLoop:
 
     def state_dict(self) -> InnerState:
         """Everything that :meth:`load_state_dict` needs, on the CPU; independent copies."""
-        self._execution.write_back()
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"momentum/{k}": v for k, v in self._momenta.items()}
         tensors |= {
@@ -199,7 +204,6 @@ class InnerLoop:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
         """Inverse of :meth:`state_dict`, on a loop made with the same arguments."""
-        self._execution.write_back()
         tensors, values = state["tensors"], state["values"]
 
         def tensor(name: str) -> Tensor:
@@ -251,7 +255,6 @@ class InnerLoop:
     def _refresh_ranks(self, step: int) -> None:
         frozen_from = (1.0 - self._inner.freeze_fraction) * self.total_steps
         if step % self._inner.refresh_every == 0 and 0 < step < frozen_from:
-            self._execution.write_back()
             self._rank_U = rank_units(self.model, self._graph, self._first_U)
 
     def _draw(self, step: int) -> Tensor:
@@ -335,16 +338,28 @@ def _shares_no_parameter(model: nn.Module) -> bool:
     return len(owned) == len({id(p) for p in owned})
 
 
-def _compact_pays(graph: CouplingGraph) -> bool:
+def _compact_pays(
+    graph: CouplingGraph, device: torch.device, batch_size: int, *, held: bool
+) -> bool:
     """Whether layers do much work each.
 
     Every new draw has to be gathered, and kernels of its shapes made, layer by layer; in a tiny
-    network that costs more than the channels that are left out. A rule and not a measurement, so
-    that a trial gives the same bits again. docs/benchmarks.md has the times that it follows.
+    network that costs more than the channels that are left out. A GPU replays the masked form's
+    steps, whose shapes stay (:mod:`automl_prune.cuda_graphs`), and is fast enough to do without
+    until layers keep it busy. A rule and not a measurement, so that a trial gives the same bits
+    again. docs/benchmarks.md has the times that it follows.
+
+    Args:
+        graph: of the model.
+        device: where steps are computed.
+        batch_size: images of a step.
+        held: one draw is held for the whole loop.
     """
     layers = [layer for layer in graph.layers.values() if layer.kind in ("conv", "linear")]
     work = sum(
         layer.positions * layer.kernel * len(layer.in_units) * len(layer.out_units) // layer.groups
         for layer in layers
-    )
-    return work / len(layers) >= _HEAVY
+    ) / len(layers)
+    if device.type == "cuda":
+        return work * batch_size >= _HEAVY_ON_GPU
+    return held or work >= _HEAVY

@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.arithmetic import fast_arithmetic
+from automl_prune.cuda_graphs import GraphedStep, rate_tensor
 from automl_prune.graph.narrow import unit_mask
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.mask import weight_factor
@@ -101,12 +102,17 @@ class MaskedExecution:
         self._model, self._loss, self._rule = model, loss, rule or WeightRule()
         parameters = dict(model.named_parameters())
         momenta = momenta or {}
-        self._trained = [(parameters[name], buffer) for name, buffer in momenta.items()]
-        self._device = next(iter(parameters.values())).device
-        self._dtype = next(iter(parameters.values())).dtype
+        self._trained: list[Tensor] = [parameters[name] for name in momenta]
+        self._momenta = list(momenta.values())
+        first = next(iter(parameters.values()))
+        self._device, self._dtype = first.device, first.dtype
         self._consumers: list[tuple[str, Tensor, Layer]] = []
-        self._owned: list[tuple[Tensor, Layer, bool]] = []
+        self._owned: list[Tensor] = []
+        self._kept: list[Tensor] = []
+        self._removed: list[Tensor] = []
+        self._holders: list[tuple[Layer, bool, Tensor, Tensor]] = []
         for name, layer in graph.layers.items():
+            layer = layer.to(self._device)
             module = model.get_submodule(name)
             consumes = layer.kind in ("conv", "linear") and bool((layer.in_units >= 0).any())
             if consumes:
@@ -115,53 +121,66 @@ class MaskedExecution:
                 continue
             for own_name, parameter in module.named_parameters(recurse=False):
                 columns = consumes and own_name == "weight"
-                self._owned.append((parameter, layer, columns))
-                if f"{name}.{own_name}" in momenta:
-                    self._owned.append((momenta[f"{name}.{own_name}"], layer, columns))
-            for _, buffer in module.named_buffers(recurse=False):
-                if buffer.dim() > 0:
-                    self._owned.append((buffer, layer, False))
+                momentum = momenta.get(f"{name}.{own_name}")
+                self._own(layer, columns, parameter, *([] if momentum is None else [momentum]))
+            buffers = [b for _, b in module.named_buffers(recurse=False) if b.dim() > 0]
+            if buffers:
+                self._own(layer, False, *buffers)
+        self._before = [torch.empty_like(tensor) for tensor in self._owned]
         self._keep_U: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._frozen: list[tuple[Tensor, Tensor]] = []
+        self._mask = torch.ones(graph.num_units + 1, dtype=self._dtype, device=self._device)
+        self._lr = rate_tensor(self._device)
+        self._hold = GraphedStep(self._hold_on, self._device)
+        self._descend = GraphedStep(self._descend_on, self._device)
+        self._differentiate = GraphedStep(self._differentiate_on, self._device)
 
     def train_step(
         self, images_BCHW: Tensor, labels_B: Tensor, keep_U: Tensor, lr: float
     ) -> Tensor:
         """See :class:`Execution`."""
         if keep_U is not self._keep_U:
-            self._set_keep(keep_U)
-        assert self._mask is not None
+            self._keep_U = keep_U
+            self._hold(unit_mask(keep_U).to(self._device, self._dtype))
+        self._lr.fill_(lr)
         self._model.train()
-        weights = self._masked_weights(self._mask)
-        before = [tensor.clone() for tensor, _ in self._frozen]
-        loss = self._loss(forward(self._model, images_BCHW.to(self._dtype), weights), labels_B)
-        loss.backward()  # type: ignore[no-untyped-call]
-        weight_step(
-            [parameter for parameter, _ in self._trained],
-            [buffer for _, buffer in self._trained],
-            lr=lr,
-            momentum=self._rule.momentum,
-            weight_decay=self._rule.weight_decay,
-        )
-        with torch.no_grad():
-            for (tensor, frozen), old in zip(self._frozen, before, strict=True):
-                tensor.copy_(torch.where(frozen, old, tensor))
-        return loss.detach()
+        return self._descend(images_BCHW.to(self._dtype), labels_B)[0]
 
     def mask_gradient(
         self, images_BCHW: Tensor, labels_B: Tensor, mask_U: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Execution`."""
-        leaf_U = mask_U.to(self._device, self._dtype, copy=True).requires_grad_(True)
-        mask = torch.cat([leaf_U, leaf_U.new_ones(1)])
+        mask_U = mask_U.to(self._device, self._dtype)
         self._model.train()
+        loss, gradient_U = self._differentiate(images_BCHW.to(self._dtype), labels_B, mask_U)
+        return loss, gradient_U.double().cpu()
+
+    def _descend_on(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
+        weights = self._masked_weights(self._mask)
+        torch._foreach_copy_(self._before, self._owned)
+        loss = self._loss(forward(self._model, images_BCHW, weights), labels_B)
+        loss.backward()  # type: ignore[no-untyped-call]
+        weight_step(
+            self._trained,
+            self._momenta,
+            lr=self._lr,
+            momentum=self._rule.momentum,
+            weight_decay=self._rule.weight_decay,
+        )
+        with torch.no_grad():
+            torch._foreach_mul_(self._owned, self._kept)
+            torch._foreach_addcmul_(self._owned, self._before, self._removed)
+        return (loss.detach(),)
+
+    def _differentiate_on(
+        self, images_BCHW: Tensor, labels_B: Tensor, mask_U: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        leaf_U = mask_U.detach().requires_grad_(True)
+        mask = torch.cat([leaf_U, leaf_U.new_ones(1)])
         with running_statistics_untouched(self._model):
             weights = self._masked_weights(mask, detach=True)
-            logits_BK = forward(self._model, images_BCHW.to(self._dtype), weights)
-            loss = self._loss(logits_BK, labels_B)
+            loss = self._loss(forward(self._model, images_BCHW, weights), labels_B)
             (gradient_U,) = torch.autograd.grad(loss, leaf_U)
-        return loss.detach(), gradient_U.double().cpu()
+        return loss.detach(), gradient_U
 
     def write_back(self) -> None:
         """Nothing to do: there is no copy."""
@@ -169,17 +188,24 @@ class MaskedExecution:
     def read_again(self) -> None:
         """Nothing to do: there is no copy."""
 
-    def _set_keep(self, keep_U: Tensor) -> None:
-        self._keep_U = keep_U
-        keep = unit_mask(keep_U)
-        self._mask = keep.to(self._device, self._dtype)
-        self._frozen = []
-        for tensor, layer, columns in self._owned:
-            kept = keep[layer.out_units].view(-1, *(1,) * (tensor.dim() - 1))
+    def _own(self, layer: Layer, columns: bool, *tensors: Tensor) -> None:
+        """Note tensors of one shape, whose elements belong to units."""
+        kept = torch.ones_like(tensors[0], requires_grad=False)
+        removed = torch.zeros_like(kept)
+        self._holders.append((layer, columns, kept, removed))
+        self._owned += [tensor.detach() for tensor in tensors]
+        self._kept += [kept] * len(tensors)
+        self._removed += [removed] * len(tensors)
+
+    def _hold_on(self, mask: Tensor) -> tuple[()]:
+        self._mask.copy_(mask)
+        for layer, columns, kept, removed in self._holders:
+            held = mask[layer.out_units].view(-1, *(1,) * (kept.dim() - 1))
             if columns:
-                kept = kept & weight_factor(keep.float(), layer, tensor.cpu()).bool()
-            if not bool(kept.all()):
-                self._frozen.append((tensor, kept.logical_not().to(self._device)))
+                held = held * weight_factor(mask, layer, held)
+            kept.copy_(held)
+            removed.copy_(1.0 - held)
+        return ()
 
     def _masked_weights(self, mask: Tensor, *, detach: bool = False) -> dict[str, Tensor]:
         return {

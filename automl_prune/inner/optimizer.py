@@ -72,7 +72,7 @@ def weight_step(
     parameters: list[Tensor],
     momenta: list[Tensor],
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float,
     weight_decay: float,
 ) -> None:
@@ -81,7 +81,7 @@ def weight_step(
     Args:
         parameters: those without a gradient are left alone.
         momenta: a buffer for each; zero at first.
-        lr: learning rate.
+        lr: learning rate; as a tensor: see :func:`automl_prune.cuda_graphs.rate_tensor`.
         momentum: 0 leaves the buffers alone.
         weight_decay: added to the gradient as ``weight_decay * parameter``.
     """

@@ -242,4 +242,5 @@ def test_the_compact_form_is_taken_where_it_pays(tiny_bench):
     [(digits_net(), (1, 8, 8), False), (resnet20(), (3, 32, 32), True)],
 )
 def test_layers_with_much_work_pay(model, shape, pays):
-    assert _compact_pays(trace_coupling(model, shape)) is pays
+    graph = trace_coupling(model, shape)
+    assert _compact_pays(graph, torch.device("cpu"), 64, held=False) is pays
