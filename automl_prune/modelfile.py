@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from automl_prune.arithmetic import exact_arithmetic
 from automl_prune.atomic import write_file, write_folder
 from automl_prune.config import ModelConfig
 from automl_prune.data import load_data
@@ -326,7 +327,7 @@ def _prove_reload(model: nn.Module, reloaded: nn.Module, manifest: Manifest) -> 
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic():
         expected = model(images_BCHW.to(device)).cpu()
         found = reloaded(images_BCHW)
     model.train(was_training)

@@ -135,7 +135,7 @@ class GpuSetting(Setting):
         return images_BCHW.to(GPU), labels_B.to(GPU)
 
 
-@pytest.mark.parametrize("net", ["digits_net", "grouped", "resnet20", "vgg16_bn"])
+@pytest.mark.parametrize("net", ["digits_net", "grouped", "resnet20"])
 def test_both_forms_agree_while_the_masked_one_is_replayed(net):
     masked, compact = GpuSetting(net, "masked"), GpuSetting(net, "compact")
     for number in range(10):
@@ -149,7 +149,7 @@ def test_both_forms_agree_while_the_masked_one_is_replayed(net):
         other, narrow = compact.form.mask_gradient(*compact.batch(number), soft)
         assert float(loss) == pytest.approx(float(other), abs=1e-7)
         active = soft > 0
-        torch.testing.assert_close(gradient[active], narrow[active], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient[active], narrow[active], rtol=1e-6, atol=1e-7)
     assert masked.form._descend.is_recorded
     assert masked.form._differentiate.is_recorded
     assert_same_states(masked.state(), compact.state(), 1e-7)

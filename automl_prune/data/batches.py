@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from automl_prune.cuda_graphs import sent
 from automl_prune.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def crop_and_flip(
     left_B1 = torch.randint(full_width - width + 1, (batch, 1), generator=generator)
     mirrored_B1 = torch.rand(batch, 1, generator=generator) < (0.5 if flip else 0.0)
     device = images_BHWC.device
-    drawn_B3 = torch.cat([top_B1, left_B1, mirrored_B1], dim=1).to(device, non_blocking=True)
+    drawn_B3 = sent(torch.cat([top_B1, left_B1, mirrored_B1], dim=1), device)
     top_B1, left_B1, mirrored_B1 = drawn_B3[:, :1], drawn_B3[:, 1:2], drawn_B3[:, 2:]
     columns_W = torch.arange(width, device=device)
     rows_BH = top_B1 + torch.arange(height, device=device)

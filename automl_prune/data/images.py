@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from automl_prune.cuda_graphs import sent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -72,7 +74,7 @@ class MemoryImages:
             self._images[device] = self._images[torch.device("cpu")].to(device)
         images_NHWC, m = self._images[device], self._margin
         for indices_B in indices:
-            images_BHWC = images_NHWC[indices_B.to(device, non_blocking=True)]
+            images_BHWC = images_NHWC[sent(indices_B, device)]
             yield F.pad(images_BHWC, (0, 0, m, m, m, m)) if margin else images_BHWC
 
     def mean_and_std(self, indices: Tensor) -> tuple[Tensor, Tensor]:

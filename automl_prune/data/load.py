@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from automl_prune.cuda_graphs import sent
 from automl_prune.data.batches import Augment, crop_and_flip, normalise, shuffled_positions
 from automl_prune.data.sources import open_source
 from automl_prune.data.splits import SPLITS, hold_out_test, split_training_images
@@ -144,7 +145,7 @@ class Data:
 
         for images_BHWC in images.batches(note(), device=device, margin=margin):
             labels_B = images.labels[pending.pop(0)]
-            yield images_BHWC, labels_B.to(device, non_blocking=True)
+            yield images_BHWC, sent(labels_B, device)
 
     def _scale_and_shift(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean_C = torch.tensor(self.mean, dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.arithmetic import fast_arithmetic
-from automl_prune.cuda_graphs import GraphedStep, rate_tensor
+from automl_prune.cuda_graphs import GraphedStep, rate_tensor, sent
 from automl_prune.graph.narrow import unit_mask
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.mask import weight_factor
@@ -140,7 +140,7 @@ class MaskedExecution:
         """See :class:`Execution`."""
         if keep_U is not self._keep_U:
             self._keep_U = keep_U
-            self._hold(unit_mask(keep_U).to(self._device, self._dtype))
+            self._hold(sent(unit_mask(keep_U).to(self._dtype), self._device))
         self._lr.fill_(lr)
         self._model.train()
         return self._descend(images_BCHW.to(self._dtype), labels_B)[0]
@@ -149,7 +149,7 @@ class MaskedExecution:
         self, images_BCHW: Tensor, labels_B: Tensor, mask_U: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See :class:`Execution`."""
-        mask_U = mask_U.to(self._device, self._dtype)
+        mask_U = sent(mask_U.to(self._dtype), self._device)
         self._model.train()
         loss, gradient_U = self._differentiate(images_BCHW.to(self._dtype), labels_B, mask_U)
         return loss, gradient_U.double().cpu()

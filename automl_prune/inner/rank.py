@@ -25,7 +25,8 @@ def unit_importance(model: nn.Module, graph: CouplingGraph) -> Tensor:
     """
     # fixed channels (-1) wrap around to a last place that nobody reads
     places = graph.num_units + 1
-    importance = torch.zeros(places, dtype=torch.float64)
+    units: list[Tensor] = []
+    values: list[Tensor] = []
     with torch.no_grad():
         for name, layer in graph.layers.items():
             weight = getattr(model.get_submodule(name), "weight", None)
@@ -33,11 +34,16 @@ def unit_importance(model: nn.Module, graph: CouplingGraph) -> Tensor:
                 continue
             squares = weight.detach().double().square()
             rows = squares if squares.dim() == 1 else squares.flatten(1).sum(1)
-            importance.index_add_(0, layer.out_units % places, _relative(rows))
+            units.append(layer.out_units % places)
+            values.append(_relative(rows))
             if layer.kind in ("conv", "linear"):
                 columns = squares.view(layer.groups, -1, *squares.shape[1:]).sum(1)
                 columns = columns.flatten(2).sum(2) if columns.dim() > 2 else columns
-                importance.index_add_(0, layer.in_units % places, _relative(columns.flatten()))
+                units.append(layer.in_units % places)
+                values.append(_relative(columns.flatten()))
+    importance = torch.zeros(places, dtype=torch.float64)
+    if units:
+        importance.index_add_(0, torch.cat(units), torch.cat(values).cpu())
     return importance[:-1]
 
 
@@ -73,5 +79,4 @@ def ranks_of(importance_U: Tensor, graph: CouplingGraph) -> Tensor:
 
 
 def _relative(squares: Tensor) -> Tensor:
-    values = squares.cpu()
-    return values / values.mean().clamp(min=torch.finfo(torch.float64).tiny)
+    return squares / squares.mean().clamp(min=torch.finfo(torch.float64).tiny)
