@@ -7,11 +7,12 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from inner.test_execution import Setting, assert_same_states
+from inner.test_execution import Setting, assert_same_mask_gradients, assert_same_states
 from test_trial import MemoryCheckpoints
 
 from automl_prune.config import StudyConfig
 from automl_prune.cuda_graphs import PLAIN_CALLS, GraphedStep
+from automl_prune.data import load_data
 from automl_prune.evaluate import evaluate
 from automl_prune.models import resnet20
 from automl_prune.train import FineTuner, train_dense
@@ -90,7 +91,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(step):
     assert output.isfinite().all()
 
 
-def trained(bench, **_):
+def trained(bench):
     model = copy.deepcopy(bench.dense).requires_grad_(True)
     tuner = FineTuner(model, bench.dense, bench.data, bench.config, seed=1, device=GPU)
     tuner.run(tuner.total_steps)
@@ -113,8 +114,6 @@ def test_recorded_training_learns(config):
     bench = StudyConfig.model_validate(
         config.model_dump() | {"model": {"builder": "automl_prune.models:resnet20"}}
     )
-    from automl_prune.data import load_data
-
     data = load_data(bench.data, seed=bench.seed)
     torch.manual_seed(0)
     model = resnet20(num_classes=10, in_channels=1)
@@ -142,14 +141,7 @@ def test_both_forms_agree_while_the_masked_one_is_replayed(net):
         keep = masked.keep(number // 2, share=0.3 + 0.1 * (number // 2))
         loss, other = masked.train(number, keep, lr=0.01), compact.train(number, keep, lr=0.01)
         assert float(loss) == pytest.approx(float(other), abs=1e-7)
-        soft = masked.soft_mask(number)
-        torch.manual_seed(number)
-        loss, gradient = masked.form.mask_gradient(*masked.batch(number), soft)
-        torch.manual_seed(number)
-        other, narrow = compact.form.mask_gradient(*compact.batch(number), soft)
-        assert float(loss) == pytest.approx(float(other), abs=1e-7)
-        active = soft > 0
-        torch.testing.assert_close(gradient[active], narrow[active], rtol=1e-6, atol=1e-7)
+        assert_same_mask_gradients(masked, compact, number, rtol=1e-6, atol=1e-7)
     assert masked.form._descend.is_recorded
     assert masked.form._differentiate.is_recorded
     assert_same_states(masked.state(), compact.state(), 1e-7)
@@ -182,7 +174,7 @@ def test_an_interrupted_trial_goes_on_to_the_same_model(gpu_bench):
         )
 
 
-def test_a_study_from_file_to_verified_model(tmp_path, monkeypatch, config):
+def test_a_study_from_file_to_verified_model(tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     from typer.testing import CliRunner
 

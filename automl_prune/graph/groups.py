@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Layer:
     def to(self, device: torch.device) -> Layer:
         """With its units on a device, so that a mask there can be indexed without waiting."""
         out_units, in_units = self.out_units.to(device), self.in_units.to(device)
-        return dataclasses.replace(self, out_units=out_units, in_units=in_units)
+        return replace(self, out_units=out_units, in_units=in_units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,6 +206,17 @@ def assert_same_states(first, second, tolerance):
         assert difference <= tolerance * scale, f"{name}: {difference}"
 
 
+def assert_same_mask_gradients(masked, compact, number, *, rtol, atol):
+    soft = masked.soft_mask(number)
+    torch.manual_seed(number)
+    loss, gradient = masked.form.mask_gradient(*masked.batch(number), soft)
+    torch.manual_seed(number)
+    other, narrow = compact.form.mask_gradient(*compact.batch(number), soft)
+    assert float(loss) == pytest.approx(float(other), abs=atol)
+    active = soft > 0
+    torch.testing.assert_close(gradient[active], narrow[active], rtol=rtol, atol=atol)
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_both_forms_agree_over_changing_draws(net):
     steps = 3 if net in ("densenet121", "mobilenet_v2", "resnet18") else 8
@@ -215,14 +226,7 @@ def test_both_forms_agree_over_changing_draws(net):
         loss, other = masked.train(number, keep, lr=0.01), compact.train(number, keep, lr=0.01)
         assert float(loss) == pytest.approx(float(other), abs=1e-9)
         if number % 2:
-            soft = masked.soft_mask(number)
-            torch.manual_seed(number)
-            loss, gradient = masked.form.mask_gradient(*masked.batch(number), soft)
-            torch.manual_seed(number)
-            other, narrow = compact.form.mask_gradient(*compact.batch(number), soft)
-            assert float(loss) == pytest.approx(float(other), abs=1e-9)
-            active = soft > 0
-            torch.testing.assert_close(gradient[active], narrow[active], rtol=0, atol=1e-9)
+            assert_same_mask_gradients(masked, compact, number, rtol=0, atol=1e-9)
     assert_same_states(masked.state(), compact.state(), 1e-9)
 
 
