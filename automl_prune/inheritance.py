@@ -68,7 +68,7 @@ class Inheritance:
         """
         full = copy.deepcopy(dense).requires_grad_(False)
         narrowed = NarrowedCopy(full, graph, {})
-        narrowed.hold(narrowed.not_holding(self.keep_U), self.keep_U)
+        narrowed.keep(self.keep_U)
         held = [layer for layer in narrowed.layers.values() if layer.is_narrowed]
         for layer in held:
             layer.gather(with_state=True)

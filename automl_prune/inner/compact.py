@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from automl_prune.graph import CouplingGraph
     from automl_prune.inner.execution import Loss
 
+WIDTH_MULTIPLE = 8
+"""Channels are filled up to a multiple of it; docs/benchmarks.md has the times that it follows."""
 TAP_TOLERANCE = 1e-3
 """Of the largest entry: how well a gradient read off layers' inputs must agree, the first time."""
 
@@ -57,8 +59,8 @@ class CompactExecution:
     ) -> None:
         self._loss, self._rule = loss, rule
         self._dtype = next(model.parameters()).dtype
-        self._trainer = NarrowedCopy(model, graph, momenta)
-        self._prober = NarrowedCopy(model, graph, {})
+        self._trainer = NarrowedCopy(model, graph, momenta, width_multiple=WIDTH_MULTIPLE)
+        self._prober = NarrowedCopy(model, graph, {}, width_multiple=WIDTH_MULTIPLE)
         self._trainer.model.train()
         self._prober.model.train()
         self._keep_U: Tensor | None = None
@@ -78,6 +80,7 @@ class CompactExecution:
             logits_BK = self._trainer.model(images_BCHW)
         loss = self._loss(_not_below_float32(logits_BK), labels_B)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._trainer.silence_fillers()
         weight_step(
             self._parameters,
             self._buffers,
@@ -97,8 +100,8 @@ class CompactExecution:
         active_U = mask_U > 0
         prober = self._prober
         prober.draw_wide_dropouts(images_BCHW)
-        changing = prober.not_holding(active_U)
-        prober.hold(changing, active_U)
+        changing = prober.not_keeping(active_U)
+        prober.keep(active_U)
         for held in prober.layers.values():
             if held.is_narrowed or held in changing:
                 held.gather(with_state=False)
@@ -162,12 +165,12 @@ class CompactExecution:
 
     def _hold(self, keep_U: Tensor) -> None:
         """Scatter and gather again where the drawn channels are others than before."""
-        changing = self._trainer.not_holding(keep_U)
+        changing = self._trainer.not_keeping(keep_U)
         if self._unwritten:
             for held in changing:
                 if held.is_narrowed:
                     held.scatter()
-        self._trainer.hold(changing, keep_U)
+        self._trainer.keep(keep_U)
         for held in changing:
             held.gather(with_state=True)
         self._parameters, self._buffers = self._trainer.trained()

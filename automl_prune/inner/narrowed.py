@@ -3,25 +3,73 @@
 It shares every tensor that is not narrowed with the full-size model. The others are gathered from
 it, and scattered back: rows and columns that were not gathered keep every bit there.
 
+Kernels are slow at odd widths. So a copy may hold more channels than are kept, up to a multiple:
+*fillers*. What reads a filler has zeros there, so it changes nothing that is computed, and what
+becomes of its own weights is never scattered back.
+
 Shape suffixes: U units, O a layer's output channels, I its input channels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from automl_prune.graph.narrow import shallow_copy, unit_mask
 from automl_prune.inner.dropout import widen_dropouts
+from automl_prune.inner.rounding import units_per_step
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
 
     from automl_prune.graph import CouplingGraph, Layer
     from automl_prune.inner.dropout import WideDropout
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Channels:
+    """Channels as several layers have them, and which of them are held."""
+
+    units: Tensor
+    """(channels,) int64: unit of each."""
+    keep: Tensor
+    """(channels,) bool."""
+    held_units: Tensor
+    """Units of those that are held, fillers included."""
+    held: Tensor | None = None
+    """Their places; None if all channels are kept."""
+    kept: Tensor | None = None
+    """Those that are no fillers, as places among the held ones; None if there are no fillers."""
+    fillers: Tensor | None = None
+    """The others."""
+
+    @classmethod
+    def all_of(cls, units: Tensor) -> Channels:
+        """All are kept."""
+        return cls(units=units, keep=torch.ones(len(units), dtype=torch.bool), held_units=units)
+
+    def set(self, keep: Tensor, hold: Tensor, device: torch.device) -> None:
+        """Keep some from now on.
+
+        Args:
+            keep: bool per unit, and True in the last place.
+            hold: the same with fillers.
+            device: of the places.
+        """
+        self.keep, self.held_units = keep[self.units], self.units
+        self.held = self.kept = self.fillers = None
+        if bool(self.keep.all()):
+            return
+        held = hold[self.units].nonzero().flatten()
+        self.held_units, self.held = self.units[held], held.to(device)
+        is_kept = self.keep[held]
+        if not bool(is_kept.all()):
+            self.kept = is_kept.nonzero().flatten().to(device)
+            self.fillers = (~is_kept).nonzero().flatten().to(device)
 
 
 class NarrowedLayer:
@@ -32,54 +80,58 @@ class NarrowedLayer:
         full: the full-size module.
         own: the copy's module.
         momenta: of the full-size module's parameters, by their name in the module.
+        channels: from units to channels, shared with other layers.
     """
 
     def __init__(
-        self, layer: Layer, full: nn.Module, own: nn.Module, momenta: dict[str, Tensor]
+        self,
+        layer: Layer,
+        full: nn.Module,
+        own: nn.Module,
+        momenta: dict[str, Tensor],
+        channels: Callable[[Tensor], Channels],
     ) -> None:
         self.layer, self.own = layer, own
         self.held_layer = layer
-        """The layer as it is now: units of the channels that are held."""
+        """The layer as it is now: units of the channels that are held, fillers included."""
         self.consumes = layer.kind in ("conv", "linear") and bool((layer.in_units >= 0).any())
         """Whether a mask acts on its input channels."""
         self._full, self._full_momenta = full, momenta
         self.momenta = dict(momenta)
         """As the copy holds them."""
-        self._keep_O = torch.ones(len(layer.out_units), dtype=torch.bool)
-        self._keep_I = torch.ones(len(layer.in_units), dtype=torch.bool)
-        self._rows: Tensor | None = None
-        self._columns: Tensor | None = None
+        self._inputs, self._outputs = channels(layer.in_units), channels(layer.out_units)
+        self._rows = self._columns = channels(layer.out_units[:0])
+        if layer.kind != "pad":
+            self._rows = self._outputs
+        if layer.kind in ("conv", "linear"):
+            self._columns = channels(layer.in_units.view(layer.groups, -1)[0])
         if layer.kind == "pad":
             self._pads = (int(full.pad_before), int(full.pad_after))  # type: ignore[arg-type]
 
     @property
     def is_narrowed(self) -> bool:
         """Whether any tensor is held in part only."""
-        return self._rows is not None or self._columns is not None
+        return self._rows.held is not None or self._columns.held is not None
 
-    def holds(self, keep: Tensor) -> bool:
-        """Whether it holds exactly these units (bool per unit, and True in the last place)."""
-        return torch.equal(keep[self.layer.out_units], self._keep_O) and torch.equal(
-            keep[self.layer.in_units], self._keep_I
-        )
+    def has_any(self, channels: set[Channels]) -> bool:
+        """Whether its inputs or outputs are among these."""
+        return self._inputs in channels or self._outputs in channels
 
-    def set_widths(self, keep: Tensor, device: torch.device) -> None:
-        """Hold these units from now on; tensors are those of before until :meth:`gather`."""
+    def set_widths(self) -> None:
+        """Take on the widths of its channels; tensors are those of before until :meth:`gather`."""
         layer, own = self.layer, self.own
-        self._keep_O, self._keep_I = keep[layer.out_units], keep[layer.in_units]
         self.held_layer = dataclasses.replace(
-            layer,
-            out_units=layer.out_units[self._keep_O],
-            in_units=layer.in_units[self._keep_I],
+            layer, out_units=self._outputs.held_units, in_units=self._inputs.held_units
         )
-        inputs, outputs = int(self._keep_I.sum()), int(self._keep_O.sum())
+        inputs, outputs = len(self._inputs.held_units), len(self._outputs.held_units)
         if layer.kind == "pad":
             before, after = self._pads
-            own.pad_before = int(self._keep_O[:before].sum())  # type: ignore[assignment]
-            own.pad_after = int(self._keep_O[len(self._keep_O) - after :].sum())  # type: ignore[assignment]
-            return
-        keep_columns = torch.ones(1, dtype=torch.bool)
-        if isinstance(own, nn.modules.conv._ConvNd):
+            places = self._outputs.held
+            if places is None:
+                places = torch.arange(len(layer.out_units))
+            own.pad_before = int((places < before).sum())  # type: ignore[assignment]
+            own.pad_after = int((places >= len(layer.out_units) - after).sum())  # type: ignore[assignment]
+        elif isinstance(own, nn.modules.conv._ConvNd):
             own.in_channels, own.out_channels = inputs, outputs
             own.groups = inputs if layer.kind == "depthwise" else layer.groups
         elif isinstance(own, nn.Linear):
@@ -87,9 +139,6 @@ class NarrowedLayer:
         else:
             assert isinstance(own, nn.modules.batchnorm._BatchNorm), type(own)
             own.num_features = outputs
-        if layer.kind in ("conv", "linear"):
-            keep_columns = self._keep_I.view(layer.groups, -1)[0]
-        self._rows, self._columns = _places(self._keep_O, device), _places(keep_columns, device)
 
     def gather(self, *, with_state: bool) -> None:
         """Take parameters, and with the state also buffers and momenta, from the full module."""
@@ -110,6 +159,13 @@ class NarrowedLayer:
                 if buffer is not None:
                     own._buffers[name] = self._take(buffer) if self._narrows(buffer) else buffer
 
+    def silence_fillers(self) -> None:
+        """Let the coming weight step leave at zero what reads fillers."""
+        if self._columns.fillers is not None:
+            gradient = self.own._parameters["weight"].grad  # type: ignore[union-attr]
+            if gradient is not None:
+                gradient.index_fill_(1, self._columns.fillers, 0.0)
+
     def scatter(self) -> None:
         """Give parameters, buffers and momenta back to the full module."""
         for name, parameter in self._full._parameters.items():
@@ -125,28 +181,38 @@ class NarrowedLayer:
     def _narrows(self, tensor: Tensor) -> bool:
         if tensor.dim() == 0:
             return False
-        return self._rows is not None or (self._columns is not None and tensor.dim() > 1)
+        return self._rows.held is not None or (self._columns.held is not None and tensor.dim() > 1)
 
     def _take(self, tensor: Tensor) -> Tensor:
         taken = tensor
-        if self._rows is not None:
-            taken = taken.index_select(0, self._rows)
-        if self._columns is not None and tensor.dim() > 1:
-            taken = taken.index_select(1, self._columns)
+        if self._rows.held is not None:
+            taken = taken.index_select(0, self._rows.held)
+        if self._columns.held is not None and tensor.dim() > 1:
+            taken = taken.index_select(1, self._columns.held)
+            if self._columns.fillers is not None:
+                taken.index_fill_(1, self._columns.fillers, 0.0)
         if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
             taken = taken.contiguous(memory_format=torch.channels_last)
         return taken
 
     def _put(self, target: Tensor, source: Tensor | None) -> None:
         assert source is not None
+        places: list[Tensor | None] = []
+        for dim, channels in enumerate((self._rows, self._columns)[: target.dim()]):
+            held = channels.held
+            if channels.kept is not None:
+                assert held is not None
+                held = held[channels.kept]
+                source = source.index_select(dim, channels.kept)
+            places.append(held)
         with torch.no_grad():
-            if self._columns is None or target.dim() == 1:
-                assert self._rows is not None
-                target.index_copy_(0, self._rows, source)
-            elif self._rows is None:
-                target.index_copy_(1, self._columns, source)
-            else:
-                target[self._rows[:, None], self._columns] = source
+            match places:
+                case [None, Tensor() as columns]:
+                    target.index_copy_(1, columns, source)
+                case [Tensor() as rows, Tensor() as columns]:
+                    target[rows[:, None], columns] = source
+                case [Tensor() as rows, *_]:
+                    target.index_copy_(0, rows, source)
 
 
 class NarrowedCopy:
@@ -156,12 +222,21 @@ class NarrowedCopy:
         model: the full-size model; its tensors are shared.
         graph: its coupling graph.
         momenta: a buffer per name of a trained parameter.
+        width_multiple: channels of a group are filled up to a multiple of it.
     """
 
-    def __init__(self, model: nn.Module, graph: CouplingGraph, momenta: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: CouplingGraph,
+        momenta: dict[str, Tensor],
+        *,
+        width_multiple: int = 1,
+    ) -> None:
         self.model = shallow_copy(model)
         """Runs with the channels that are held."""
         self._device = next(model.parameters()).device
+        self._channels: dict[tuple[int, ...], Channels] = {}
         self.layers = {
             name: NarrowedLayer(
                 layer,
@@ -172,6 +247,7 @@ class NarrowedCopy:
                     for own_name, _ in model.get_submodule(name).named_parameters(recurse=False)
                     if f"{name}.{own_name}" in momenta
                 },
+                self._channels_of,
             )
             for name, layer in graph.layers.items()
         }
@@ -182,7 +258,7 @@ class NarrowedCopy:
             for name, momentum in momenta.items()
             if name not in in_layers
         ]
-        self._full, self._graph = model, graph
+        self._full, self._graph, self._width_multiple = model, graph, width_multiple
         self._dropouts: list[WideDropout] | None = None
 
     def draw_wide_dropouts(self, images_BCHW: Tensor) -> None:
@@ -190,18 +266,27 @@ class NarrowedCopy:
         if self._dropouts is None:
             self._dropouts = widen_dropouts(self._full, self.model, self._graph, images_BCHW)
 
-    def not_holding(self, keep_U: Tensor) -> list[NarrowedLayer]:
-        """Layers that hold other channels than those of these units."""
-        keep = unit_mask(keep_U)
-        return [held for held in self.layers.values() if not held.holds(keep)]
+    def not_keeping(self, keep_U: Tensor) -> list[NarrowedLayer]:
+        """Layers that keep other channels than those of these units."""
+        changed = self._not_keeping(unit_mask(keep_U))
+        return [held for held in self.layers.values() if held.has_any(changed)]
 
-    def hold(self, layers: list[NarrowedLayer], keep_U: Tensor) -> None:
-        """Set the widths of some layers to the units that are kept."""
-        keep = unit_mask(keep_U)
-        for held in layers:
-            held.set_widths(keep, self._device)
+    def keep(self, keep_U: Tensor) -> None:
+        """Set all widths to the units that are kept, and fillers."""
+        keep, hold = unit_mask(keep_U), unit_mask(self._with_fillers(keep_U))
+        changed = self._not_keeping(keep)
+        for channels in changed:
+            channels.set(keep, hold, self._device)
+        for held in self.layers.values():
+            if held.has_any(changed):
+                held.set_widths()
         for dropout in self._dropouts or []:
-            dropout.hold(keep)
+            dropout.hold(hold)
+
+    def silence_fillers(self) -> None:
+        """After a backward pass, before the weight step."""
+        for held in self.layers.values():
+            held.silence_fillers()
 
     def trained(self) -> tuple[list[Tensor], list[Tensor]]:
         """Trained parameters and their momenta, as the copy holds them."""
@@ -215,6 +300,21 @@ class NarrowedCopy:
                 momenta.append(momentum)
         return parameters, momenta
 
+    def _channels_of(self, units: Tensor) -> Channels:
+        return self._channels.setdefault(tuple(units.tolist()), Channels.all_of(units))
 
-def _places(keep: Tensor, device: torch.device) -> Tensor | None:
-    return None if bool(keep.all()) else keep.nonzero().flatten().to(device)
+    def _not_keeping(self, keep: Tensor) -> set[Channels]:
+        return {
+            channels
+            for channels in self._channels.values()
+            if not torch.equal(keep[channels.units], channels.keep)
+        }
+
+    def _with_fillers(self, keep_U: Tensor) -> Tensor:
+        hold_U = keep_U.clone()
+        for group in self._graph.groups:
+            hold = hold_U[group.units]
+            missing = -int(hold.sum()) % units_per_step(group, self._width_multiple)
+            if missing:
+                hold[(~hold).nonzero().flatten()[:missing]] = True
+        return hold_U

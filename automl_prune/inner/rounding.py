@@ -88,7 +88,7 @@ def project_to_budget(
 
 
 def _nearest(wanted: float, group: Group, channel_multiple: int) -> int:
-    step = _units_per_step(group, channel_multiple)
+    step = units_per_step(group, channel_multiple)
     below = min(math.floor(wanted / step) * step, group.num_units)
     above = min(below + step, group.num_units)
     nearest = above if wanted - below >= above - wanted else below
@@ -96,10 +96,11 @@ def _nearest(wanted: float, group: Group, channel_multiple: int) -> int:
 
 
 def _next_larger(count: int, group: Group, channel_multiple: int, high: float) -> int:
-    step = _units_per_step(group, channel_multiple)
+    step = units_per_step(group, channel_multiple)
     larger = min((count // step + 1) * step, group.num_units)
     return larger if larger <= _nearest(high * group.num_units, group, channel_multiple) else count
 
 
-def _units_per_step(group: Group, channel_multiple: int) -> int:
+def units_per_step(group: Group, channel_multiple: int) -> int:
+    """Units of a group that make the fewest channels that are a multiple."""
     return channel_multiple // math.gcd(channel_multiple, group.channels_per_unit)

@@ -26,8 +26,8 @@ def tapped(mask_by_layer: Mapping[nn.Module, Tensor]) -> Iterator[None]:
     """Within, inputs of these layers pass their gradient on to the masks as well.
 
     Args:
-        mask_by_layer: (I,) above zero; already a factor of the layer's weight. Only calls of the
-            module itself are seen, not other uses of its weight.
+        mask_by_layer: (I,); already a factor of the layer's weight. Where it is zero no gradient
+            is passed on. Only calls of the module itself are seen, not other uses of its weight.
     """
     with contextlib.ExitStack() as hooks:
         for layer, mask_I in mask_by_layer.items():
@@ -57,4 +57,5 @@ class _Tap(torch.autograd.Function):
         x_NI, gradient_NI = (
             tensor.movedim(ctx.channels, -1).flatten(0, -2).to(exact) for tensor in (x, gradient)
         )
-        return gradient, ((x_NI * gradient_NI).sum(0) / mask_I).to(mask_I.dtype), None
+        by_mask_I = torch.where(mask_I > 0, (x_NI * gradient_NI).sum(0) / mask_I, 0.0)
+        return gradient, by_mask_I.to(mask_I.dtype), None

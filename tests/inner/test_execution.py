@@ -1,6 +1,7 @@
 """Weight steps and mask gradients: what must not move, and that both forms do the same."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -256,8 +257,13 @@ def test_the_compact_form_takes_over_what_was_written_from_outside():
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_the_compact_form_computes_less():
-    setting = Setting("digits_net", "compact")
+def up_to_eights(widths):
+    """As the pruned model's, filled up."""
+    return [tuple(8 * math.ceil(w / 8) if w > 1 else w for w in pair) for pair in widths]
+
+
+def test_the_compact_form_computes_less(monkeypatch):
+    setting = Setting("vgg16_bn", "compact")
     seen = []
     original = F.conv2d
 
@@ -266,16 +272,32 @@ def test_the_compact_form_computes_less():
         return original(x, weight, *args)
 
     keep = setting.keep(share=0.5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "conv2d", counting)
-        setting.train(0, keep)
+    monkeypatch.setattr(F, "conv2d", counting)
+    setting.train(0, keep)
     pruned = prune_model(copy.deepcopy(setting.model), setting.graph, keep)
     expected = [
         tuple(module.weight.shape[:2])
         for module in pruned.modules()
         if isinstance(module, nn.Conv2d)
     ]
-    assert sorted(seen) == sorted(expected)
+    assert seen == up_to_eights(expected)
+    assert any(o % 8 and o < 56 for o, _ in expected), "the draw has odd widths"
+
+
+def test_what_reads_a_filler_stays_at_zero():
+    setting = Setting("vgg16_bn", "compact", torch.float32)
+    keep = setting.keep(share=0.5)
+    for number in range(3):
+        setting.train(number, keep)
+    trainer, fillers = setting.form._trainer, 0
+    for held in trainer.layers.values():
+        if held.consumes:
+            is_filler = ~torch.cat([keep, torch.ones(1).bool()])[held.held_layer.in_units]
+            fillers += int(is_filler.sum())
+            assert not held.own.weight[:, is_filler].any()
+            assert held.own.weight[:, ~is_filler].all()
+            assert not held.momenta["weight"][:, is_filler].any()
+    assert fillers > 0
 
 
 def test_a_user_s_dropout_elsewhere_still_runs():
