@@ -103,18 +103,23 @@ def resize_layer(module: nn.Module, widths: LayerWidths) -> None:
     )
 
 
-def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> None:
-    """Keep ``rows`` of every tensor, and ``columns`` of the weight (within one group)."""
+def note_sizes(module: nn.Module, inputs: int, outputs: int, groups: int) -> None:
+    """Let a layer's attributes say how many channels it has; its tensors are left alone."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        module.num_features = len(rows)
+        module.num_features = outputs
     elif isinstance(module, nn.PReLU):
-        module.num_parameters = len(rows)
+        module.num_parameters = outputs
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = len(rows), len(columns)
+        module.in_features, module.out_features = inputs, outputs
     else:
         assert isinstance(module, nn.modules.conv._ConvNd), type(module)
-        module.out_channels, module.in_channels = len(rows), len(columns) * groups
+        module.in_channels, module.out_channels = inputs, outputs
         module.groups = groups
+
+
+def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> None:
+    """Keep ``rows`` of every tensor, and ``columns`` of the weight (within one group)."""
+    note_sizes(module, len(columns) * groups, len(rows), groups)
     for name, tensor in (
         *module.named_parameters(recurse=False),
         *module.named_buffers(recurse=False),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from automl_prune.graph.narrow import shallow_copy, unit_mask
+from automl_prune.graph.narrow import note_sizes, pad_sizes, shallow_copy, unit_mask
 from automl_prune.inner.dropout import widen_dropouts
 from automl_prune.inner.rounding import units_per_step
 
@@ -106,7 +106,7 @@ class NarrowedLayer:
         if layer.kind in ("conv", "linear"):
             self._columns = channels(layer.in_units.view(layer.groups, -1)[0])
         if layer.kind == "pad":
-            self._pads = (int(full.pad_before), int(full.pad_after))  # type: ignore[arg-type]
+            self._pads = pad_sizes(full)
 
     @property
     def is_narrowed(self) -> bool:
@@ -131,14 +131,8 @@ class NarrowedLayer:
                 places = torch.arange(len(layer.out_units))
             own.pad_before = int((places < before).sum())  # type: ignore[assignment]
             own.pad_after = int((places >= len(layer.out_units) - after).sum())  # type: ignore[assignment]
-        elif isinstance(own, nn.modules.conv._ConvNd):
-            own.in_channels, own.out_channels = inputs, outputs
-            own.groups = inputs if layer.kind == "depthwise" else layer.groups
-        elif isinstance(own, nn.Linear):
-            own.in_features, own.out_features = inputs, outputs
         else:
-            assert isinstance(own, nn.modules.batchnorm._BatchNorm), type(own)
-            own.num_features = outputs
+            note_sizes(own, inputs, outputs, inputs if layer.kind == "depthwise" else layer.groups)
 
     def gather(self, *, with_state: bool) -> None:
         """Take parameters, and with the state also buffers and momenta, from the full module."""

@@ -21,11 +21,13 @@ RULE = WeightRule(momentum=0.9, weight_decay=0.01)
 
 
 class GroupedNet(nn.Module):
-    """Depthwise and grouped convolutions, biases, dropout, a flatten with several positions."""
+    """Depthwise and grouped convolutions, biases, a PReLU per channel, dropout, a flatten with
+    several positions."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(1, 12, 3, padding=1)
+        self.slopes = nn.PReLU(12)
         self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
         self.norm = nn.BatchNorm2d(12)
         self.grouped = nn.Conv2d(12, 16, 3, stride=2, padding=1, groups=2)
@@ -35,7 +37,7 @@ class GroupedNet(nn.Module):
         self.head = nn.Linear(20, 10)
 
     def forward(self, x):
-        x = F.relu(self.norm(self.depthwise(F.relu(self.stem(x)))))
+        x = F.relu(self.norm(self.depthwise(self.slopes(self.stem(x)))))
         x = self.pool(F.relu(self.grouped(x))).flatten(1)
         return self.head(self.dropout(F.relu(self.hidden(x))))
 
