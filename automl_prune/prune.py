@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from automl_prune.errors import ModelError
-from automl_prune.graph.narrow import LayerWidths, narrow_layers, resize_layer, widths_of_layer
+from automl_prune.graph.narrow import LayerWidths, narrowed_copy, resize_layer, widths_of_layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,9 +36,7 @@ def prune_model(model: nn.Module, graph: CouplingGraph, keep_U: Tensor) -> nn.Mo
     for group in graph.groups:
         if not bool(keep_U[group.units].any()):
             raise ValueError(f"group {group.name} would lose all its units; keep at least one")
-    pruned = copy.deepcopy(model)
-    narrow_layers(pruned, graph.layers, keep_U)
-    return pruned
+    return narrowed_copy(model, graph.layers, keep_U)
 
 
 def layer_widths(model: nn.Module) -> dict[str, LayerWidths]:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 EQUIVALENCE_TOLERANCE = 1e-4
 """Largest allowed max |masked - pruned|, relative to max |masked|, in float32."""
-PROOF_IMAGES = 64
+PROOF_IMAGES = 32
 STEPS_BETWEEN_CHECKS = 5
 """Steps after which a trial looks whether to write a checkpoint or to stop."""
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -52,5 +53,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
                 f"the model keeps {name} ({type(value).__name__}) in its state; only tensors can "
                 "be saved without pickle. Keep it as an attribute instead"
             )
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return tensors

@@ -28,6 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ from automl_prune.config import StudyConfig, with_overrides
 from automl_prune.cuda_graphs import GraphedStep, rate_tensor
 from automl_prune.evaluate import hardware_name, measure_latency
 from automl_prune.export import onnx_bytes, onnx_session
-from automl_prune.inner import InnerLoop, project_to_budget
+from automl_prune.inner import InnerLoop, compact, project_to_budget
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.latency import measure_session
 from automl_prune.prune import prune_model
@@ -283,6 +284,9 @@ def step_table(bench: Workbench, rounds: int) -> dict:
     for name, counts_G in held.items():
         kinds[f"bare {name}"] = lambda counts_G=counts_G: steps.bare(counts_G)
         kinds[f"compact {name}"] = lambda counts_G=counts_G: called.search(counts_G, "compact")
+    kinds["compact 0.5, not filled up"] = lambda: not_filled_up(
+        lambda: called.search(held["0.5"], "compact")
+    )
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
     kinds["torch-pruning"] = called.torch_pruning
@@ -306,6 +310,12 @@ def step_table(bench: Workbench, rounds: int) -> dict:
         "rounds_ms": found,
         "peak_mib_so_far": peaks,
     }
+
+
+def not_filled_up(run: Callable[[], float]) -> float:
+    """With the compact form as narrow as the draws, whatever kernels make of odd widths."""
+    with mock.patch.object(compact, "WIDTH_MULTIPLE", 1):
+        return run()
 
 
 def peak_mib(device: torch.device) -> float:

@@ -33,8 +33,33 @@ def unit_mask(keep_U: Tensor) -> Tensor:
 
 def shallow_copy(model: nn.Module) -> nn.Module:
     """A module tree of its own that shares its tensors; surgery replaces tensors, so it may."""
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)
+    return _copy_sharing(model, [*model.parameters(), *model.buffers()])
+
+
+def narrowed_copy(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) -> nn.Module:
+    """A deep copy without the channels of the units that are not kept.
+
+    Args:
+        model: the full-size model that ``layers`` was traced from; not changed.
+        layers: of the coupling graph.
+        keep_U: (units,) bool.
+    """
+    own = [
+        tensor for name in layers for tensor in _own_tensors(model.get_submodule(name)).values()
+    ]
+    copied = _copy_sharing(model, own)
+    narrow_layers(copied, layers, keep_U)
+    return copied
+
+
+def _copy_sharing(model: nn.Module, shared: list[Tensor]) -> nn.Module:
+    copied: dict[int, object] = {id(tensor): tensor for tensor in shared}
+    # most of a module is empty dictionaries of hooks, which deepcopy is slow at
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, dict) and not value:
+                copied[id(value)] = type(value)()
+    return copy.deepcopy(model, copied)
 
 
 def narrow_layers(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) -> None:
@@ -120,12 +145,7 @@ def note_sizes(module: nn.Module, inputs: int, outputs: int, groups: int) -> Non
 def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> None:
     """Keep ``rows`` of every tensor, and ``columns`` of the weight (within one group)."""
     note_sizes(module, len(columns) * groups, len(rows), groups)
-    for name, tensor in (
-        *module.named_parameters(recurse=False),
-        *module.named_buffers(recurse=False),
-    ):
-        if tensor.dim() == 0:
-            continue
+    for name, tensor in _own_tensors(module).items():
         values = tensor.detach()[rows.to(tensor.device)]
         if values.dim() > 1:
             values = values[:, columns.to(tensor.device)]
@@ -133,3 +153,9 @@ def _select(module: nn.Module, rows: Tensor, columns: Tensor, groups: int) -> No
             setattr(module, name, nn.Parameter(values.clone(), requires_grad=tensor.requires_grad))
         else:
             module._buffers[name] = values.clone()
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What surgery replaces: everything but counters."""
+    named = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {name: tensor for name, tensor in named if tensor.dim() > 0}
