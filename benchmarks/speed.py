@@ -87,9 +87,10 @@ def images(size: int, limit: int) -> tuple[tuple[Tensor, Tensor], None]:
     return (pixels, torch.tensor(digits.target[:limit])), None
 
 
-def study_of(name: str, threads: int, device: str) -> StudyConfig:
+def study_of(name: str, threads: int, device: str, steps: int | None = None) -> StudyConfig:
     net = NETS[name]
-    steps = STEPS_ON_GPU if device != "cpu" else net.get("steps", STEPS)
+    if steps is None:
+        steps = STEPS_ON_GPU if device != "cpu" else net.get("steps", STEPS)
     batch = BATCH if device != "cpu" else net.get("batch", BATCH)
     limit = 1797 if net["size"] <= 64 else 300
     content = {
@@ -405,9 +406,9 @@ def trial_table(bench: Workbench, folder: Path) -> dict:
     }
 
 
-def one_net(name: str, *, device: str, rounds: int) -> dict:
+def one_net(name: str, *, device: str, rounds: int, steps: int | None) -> dict:
     threads = 2
-    config = study_of(name, threads, device)
+    config = study_of(name, threads, device, steps)
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
         folder = Path(scratch)
         arguments = {"cache_dir": folder, "device": device, "trusted": ("speed",)}
@@ -472,9 +473,15 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--steps", type=int, help="of a loop, with --net")
     arguments = parser.parse_args()
     if arguments.net is not None:
-        found = one_net(arguments.net, device=arguments.device, rounds=arguments.rounds)
+        found = one_net(
+            arguments.net,
+            device=arguments.device,
+            rounds=arguments.rounds,
+            steps=arguments.steps,
+        )
         show(found)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(found, indent=1) + "\n")
