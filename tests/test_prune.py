@@ -47,6 +47,19 @@ def test_a_pruned_model_is_rebuilt_from_widths_and_weights(resnet):
     assert torch.equal(again.eval()(images), pruned(images))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_nothing_is_shared_with_the_original(tied):
+    model = digits_net(num_classes=10, in_channels=1)
+    graph = trace_coupling(model, (1, 8, 8))
+    if tied:
+        norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        model.unused = torch.nn.BatchNorm2d(norm.num_features)
+        model.unused.weight = norm.weight
+    pruned = prune_model(model, graph, half(graph))
+    places = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert not places & {tensor.data_ptr() for tensor in pruned.state_dict().values()}
+
+
 def test_pruned_models_can_be_trained(resnet):
     model, graph = resnet
     pruned = prune_model(model, graph, half(graph)).train()

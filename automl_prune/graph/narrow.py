@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,10 @@ def narrowed_copy(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) ->
         layers: of the coupling graph.
         keep_U: (units,) bool.
     """
-    own = [
-        tensor for name in layers for tensor in _own_tensors(model.get_submodule(name)).values()
-    ]
-    copied = _copy_sharing(model, own)
+    owners = Counter(id(t) for module in model.modules() for t in _own_tensors(module).values())
+    modules = map(model.get_submodule, layers)
+    replaced = [tensor for module in modules for tensor in _own_tensors(module).values()]
+    copied = _copy_sharing(model, [tensor for tensor in replaced if owners[id(tensor)] == 1])
     narrow_layers(copied, layers, keep_U)
     return copied
 
