@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ def narrowed_copy(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) ->
         keep_U: (units,) bool.
     """
     owners = Counter(id(t) for module in model.modules() for t in _own_tensors(module).values())
-    modules = map(model.get_submodule, layers)
+    modules = [model.get_submodule(n) for n, layer in layers.items() if layer.kind != "pad"]
     replaced = [tensor for module in modules for tensor in _own_tensors(module).values()]
     copied = _copy_sharing(model, [tensor for tensor in replaced if owners[id(tensor)] == 1])
     narrow_layers(copied, layers, keep_U)
@@ -58,7 +58,7 @@ def _copy_sharing(model: nn.Module, shared: list[Tensor]) -> nn.Module:
     # most of a module is empty dictionaries of hooks, which deepcopy is slow at
     for module in model.modules():
         for value in vars(module).values():
-            if isinstance(value, dict) and not value:
+            if type(value) in (dict, OrderedDict) and not value:
                 copied[id(value)] = type(value)()
     return copy.deepcopy(model, copied)
 

@@ -3,7 +3,8 @@
 A hard mask is exactly zero on the channels that it removes, and so is a soft mask beyond its
 window: nothing that they would compute reaches the loss. So a weight step runs on a copy narrowed
 to the drawn channels, and a ratio step on one narrowed to the channels whose soft mask is above
-zero. The same sums as in the masked form, but for the order of their terms.
+zero; both with fillers (:mod:`automl_prune.inner.narrowed`). The same sums as in the masked form,
+but for the order of their terms.
 
 Shape suffixes: B images of a batch, C channels, H height, W width, U units.
 """

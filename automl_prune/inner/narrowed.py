@@ -4,8 +4,8 @@ It shares every tensor that is not narrowed with the full-size model. The others
 it, and scattered back: rows and columns that were not gathered keep every bit there.
 
 Kernels are slow at odd widths. So a copy may hold more channels than are kept, up to a multiple:
-*fillers*. What reads a filler has zeros there, so it changes nothing that is computed, and what
-becomes of its own weights is never scattered back.
+*fillers*. What reads a filler has zeros there, so it changes nothing that is computed (as long as
+it is finite, as in the masked form), and what becomes of its own weights is never scattered back.
 
 Shape suffixes: U units, O a layer's output channels, I its input channels.
 """
