@@ -475,6 +475,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--steps", type=int, help="of a loop, with --net")
     arguments = parser.parse_args()
+    if arguments.steps is not None and arguments.net is None:
+        parser.error("--steps needs --net")
     if arguments.net is not None:
         found = one_net(
             arguments.net,

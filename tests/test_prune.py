@@ -1,4 +1,5 @@
 import copy
+from collections import defaultdict
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from automl_prune.errors import ModelError
 from automl_prune.graph import trace_coupling
 from automl_prune.models import digits_net, resnet20
+from automl_prune.models.zoo import ChannelPad
 from automl_prune.prune import LayerWidths, layer_widths, narrow_to, prune_model
 
 
@@ -45,6 +47,26 @@ def test_a_pruned_model_is_rebuilt_from_widths_and_weights(resnet):
     again.load_state_dict(pruned.state_dict())
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.eval()(images), pruned(images))
+
+
+class CountingPad(ChannelPad):
+    """A channel pad with tensors and a dictionary of its own."""
+
+    def __init__(self, pad):
+        super().__init__(pad.pad_before, pad.pad_after, stride=pad.stride)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.calls = defaultdict(int)
+
+
+def test_a_channel_pad_s_own_things_are_copied():
+    model = resnet20(num_classes=10)
+    name, pad = next((n, m) for n, m in model.named_modules() if isinstance(m, ChannelPad))
+    model.set_submodule(name, CountingPad(pad))
+    graph = trace_coupling(model, (3, 32, 32))
+    copied = prune_model(model, graph, half(graph)).get_submodule(name)
+    assert copied.scale is not model.get_submodule(name).scale
+    copied.calls["forward"] += 1
+    assert not model.get_submodule(name).calls
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -42,6 +42,8 @@ class Channels:
     """Units of those that are held, fillers included."""
     held: Tensor | None = None
     """Their places; None if all channels are kept."""
+    places: Tensor | None = None
+    """The same without fillers."""
     kept: Tensor | None = None
     """Those that are no fillers, as places among the held ones; None if there are no fillers."""
     fillers: Tensor | None = None
@@ -61,13 +63,15 @@ class Channels:
             device: of the places.
         """
         self.keep, self.held_units = keep[self.units], self.units
-        self.held = self.kept = self.fillers = None
+        self.held = self.places = self.kept = self.fillers = None
         if bool(self.keep.all()):
             return
         held = hold[self.units].nonzero().flatten()
-        self.held_units, self.held = self.units[held], held.to(device)
+        self.held_units = self.units[held]
         is_kept = self.keep[held]
+        self.held = self.places = held.to(device)
         if not bool(is_kept.all()):
+            self.places = held[is_kept].to(device)
             self.kept = is_kept.nonzero().flatten().to(device)
             self.fillers = (~is_kept).nonzero().flatten().to(device)
 
@@ -91,7 +95,7 @@ class NarrowedLayer:
         momenta: dict[str, Tensor],
         channels: Callable[[Tensor], Channels],
     ) -> None:
-        self.layer, self.own = layer, own
+        self._layer, self.own = layer, own
         self.held_layer = layer
         """The layer as it is now: units of the channels that are held, fillers included."""
         self.consumes = layer.kind in ("conv", "linear") and bool((layer.in_units >= 0).any())
@@ -100,13 +104,11 @@ class NarrowedLayer:
         self.momenta = dict(momenta)
         """As the copy holds them."""
         self._inputs, self._outputs = channels(layer.in_units), channels(layer.out_units)
-        self._rows = self._columns = channels(layer.out_units[:0])
-        if layer.kind != "pad":
-            self._rows = self._outputs
-        if layer.kind in ("conv", "linear"):
-            self._columns = channels(layer.in_units.view(layer.groups, -1)[0])
+        self._rows, self._columns = self._outputs, channels(layer.in_units[:0])
         if layer.kind == "pad":
-            self._pads = pad_sizes(full)
+            self._rows, self._pads = self._columns, pad_sizes(full)
+        elif layer.kind in ("conv", "linear"):
+            self._columns = channels(layer.in_units.view(layer.groups, -1)[0])
 
     @property
     def is_narrowed(self) -> bool:
@@ -119,7 +121,7 @@ class NarrowedLayer:
 
     def set_widths(self) -> None:
         """Take on the widths of its channels; tensors are those of before until :meth:`gather`."""
-        layer, own = self.layer, self.own
+        layer, own = self._layer, self.own
         self.held_layer = dataclasses.replace(
             layer, out_units=self._outputs.held_units, in_units=self._inputs.held_units
         )
@@ -191,22 +193,19 @@ class NarrowedLayer:
 
     def _put(self, target: Tensor, source: Tensor | None) -> None:
         assert source is not None
-        places: list[Tensor | None] = []
-        for dim, channels in enumerate((self._rows, self._columns)[: target.dim()]):
-            held = channels.held
-            if channels.kept is not None:
-                assert held is not None
-                held = held[channels.kept]
-                source = source.index_select(dim, channels.kept)
-            places.append(held)
+        rows, columns = self._rows, self._columns
         with torch.no_grad():
-            match places:
-                case [None, Tensor() as columns]:
-                    target.index_copy_(1, columns, source)
-                case [Tensor() as rows, Tensor() as columns]:
-                    target[rows[:, None], columns] = source
-                case [Tensor() as rows, *_]:
-                    target.index_copy_(0, rows, source)
+            if rows.kept is not None:
+                source = source.index_select(0, rows.kept)
+            if columns.kept is not None and target.dim() > 1:
+                source = source.index_select(1, columns.kept)
+            if columns.places is None or target.dim() == 1:
+                assert rows.places is not None
+                target.index_copy_(0, rows.places, source)
+            elif rows.places is None:
+                target.index_copy_(1, columns.places, source)
+            else:
+                target[rows.places[:, None], columns.places] = source
 
 
 class NarrowedCopy:
@@ -266,7 +265,10 @@ class NarrowedCopy:
         return [held for held in self.layers.values() if held.has_any(changed)]
 
     def keep(self, keep_U: Tensor) -> None:
-        """Set all widths to the units that are kept, and fillers."""
+        """Set all widths to the units that are kept, and fillers.
+
+        Tensors of the layers that :meth:`not_keeping` names are stale until they are gathered.
+        """
         keep, hold = unit_mask(keep_U), unit_mask(self._with_fillers(keep_U))
         changed = self._not_keeping(keep)
         for channels in changed:
@@ -298,6 +300,7 @@ class NarrowedCopy:
         return self._channels.setdefault(tuple(units.tolist()), Channels.all_of(units))
 
     def _not_keeping(self, keep: Tensor) -> set[Channels]:
+        # a layer has all units of a group or none, so its fillers follow from what it keeps
         return {
             channels
             for channels in self._channels.values()
