@@ -126,6 +126,7 @@ def finetune_folder(
             "select": measured("select"),
             "test": measured("test"),
             "exports": {},
+            "weights_digest": weights_digest(model),
             "origin": "scratch" if request.from_scratch else "finetune",
             "finetune_steps": request.steps
             + (0 if request.from_scratch else manifest.finetune_steps),

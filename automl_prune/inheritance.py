@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from automl_prune.errors import EnvironmentProblemError
+from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner.narrowed import NarrowedCopy
 from automl_prune.weights import weights_digest, weights_from_bytes
 
@@ -66,7 +66,7 @@ class Inheritance:
         Raises:
             EnvironmentProblemError: the weights are not those that the proposal names.
         """
-        full = copy.deepcopy(dense).requires_grad_(False)
+        full = deep_copy(dense).requires_grad_(False)
         narrowed = NarrowedCopy(full, graph, {})
         narrowed.keep(self.keep_U)
         held = [layer for layer in narrowed.layers.values() if layer.is_narrowed]

@@ -26,7 +26,7 @@ from automl_prune.manifest import (
     Measured,
     read_manifest,
 )
-from automl_prune.models import build_architecture
+from automl_prune.models import WeightsLeftOut, build_architecture
 from automl_prune.prune import LayerWidths, layer_widths, narrow_to
 from automl_prune.weights import weights_digest, weights_from_bytes, weights_to_bytes
 
@@ -97,7 +97,8 @@ def save_model_folder(
     Args:
         folder: where; parents are made.
         model: the pruned model; not changed.
-        manifest: its ``weights_digest`` and ``weights_sha256`` are filled in here.
+        manifest: its ``weights_digest`` is that of ``model``; its ``weights_sha256`` is filled in
+            here.
         card: text of the model card, if any.
         trust: packages that the person at the keyboard allowed.
 
@@ -112,12 +113,7 @@ def save_model_folder(
     folder = Path(folder)
     refuse_foreign(folder)
     content = weights_to_bytes(model)
-    manifest = manifest.model_copy(
-        update={
-            "weights_digest": weights_digest(model),
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
-        }
-    )
+    manifest = manifest.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
     _prove_reload(model, _rebuild(manifest, content, trust, origin=str(folder)), manifest)
     files = {WEIGHTS_FILE: content, MANIFEST_FILE: manifest.to_json().encode()}
     if card is not None:
@@ -304,7 +300,8 @@ def _read_weights(folder: Path) -> bytes:
 def _rebuild(
     manifest: Manifest, content: bytes, trusted: tuple[str, ...], *, origin: str
 ) -> nn.Module:
-    model = load_dense(manifest, trust=trusted)
+    with WeightsLeftOut():
+        model = load_dense(manifest, trust=trusted)
     try:
         widths = {name: LayerWidths(**sizes) for name, sizes in manifest.widths.items()}
         narrow_to(model, widths)
@@ -327,6 +324,8 @@ def _prove_reload(model: nn.Module, reloaded: nn.Module, manifest: Manifest) -> 
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
+    # as measured models are, so that both run on the same kernels
+    reloaded.to(memory_format=torch.channels_last)
     with torch.no_grad(), exact_arithmetic():
         expected = model(images_BCHW.to(device)).cpu()
         found = reloaded(images_BCHW)

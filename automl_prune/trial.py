@@ -6,7 +6,6 @@ Knows nothing of Optuna. Everything it draws comes from the trial's seed.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from automl_prune.early_stopping import Rung, rung_steps
 from automl_prune.errors import ModelError
 from automl_prune.evaluate import evaluate, hardware_name, measure_latency
 from automl_prune.graph.cost import count_macs, count_params
+from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner import InnerLoop
 from automl_prune.mask import masked_forward
 from automl_prune.prune import layer_widths, prune_model
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 EQUIVALENCE_TOLERANCE = 1e-4
 """Largest allowed max |masked - pruned|, relative to max |masked|, in float32."""
-PROOF_IMAGES = 32
+PROOF_IMAGES = 16
 STEPS_BETWEEN_CHECKS = 5
 """Steps after which a trial looks whether to write a checkpoint or to stop."""
 
@@ -170,7 +170,7 @@ def _inner_loop(
     )
     start_G = torch.minimum(torch.maximum(start_G, bench.low_G), bench.high_G)
     if inherited is None:
-        model = copy.deepcopy(bench.dense)
+        model = deep_copy(bench.dense)
     else:
         model = inherited.widened(bench.dense, bench.graph)
     model.requires_grad_(True)

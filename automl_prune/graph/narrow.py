@@ -37,6 +37,11 @@ def shallow_copy(model: nn.Module) -> nn.Module:
     return _copy_sharing(model, [*model.parameters(), *model.buffers()])
 
 
+def deep_copy(model: nn.Module) -> nn.Module:
+    """What ``copy.deepcopy`` gives, sooner."""
+    return _copy_sharing(model, [])
+
+
 def narrowed_copy(model: nn.Module, layers: dict[str, Layer], keep_U: Tensor) -> nn.Module:
     """A deep copy without the channels of the units that are not kept.
 

@@ -1,6 +1,6 @@
 """Networks: the built-in ones, and any other by import path."""
 
-from automl_prune.models.build import build_architecture, build_model
+from automl_prune.models.build import WeightsLeftOut, build_architecture, build_model
 from automl_prune.models.checkpoint import load_checkpoint
 from automl_prune.models.zoo import (
     ChannelPad,
@@ -15,6 +15,7 @@ from automl_prune.models.zoo import (
 
 __all__ = [
     "ChannelPad",
+    "WeightsLeftOut",
     "build_architecture",
     "build_model",
     "digits_net",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from automl_prune.errors import AutoMLPruneError, ModelError
 from automl_prune.models.checkpoint import load_checkpoint
@@ -15,12 +16,22 @@ from automl_prune.seeds import derive_seed
 from automl_prune.trust import resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from automl_prune.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
 _WEIGHT_ARGUMENTS = frozenset({"weights", "weights_backbone", "pretrained", "checkpoint_path"})
 _AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits")
+_DRAWN_IN_PLACE = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_normal_,
+    nn.init.kaiming_uniform_,
+)
 _TRANSFORMING = ("torchvision.models:googlenet", "torchvision.models:inception_v3")
 
 
@@ -75,6 +86,29 @@ def build_architecture(
     model = _call_builder(config, kwargs, num_classes, input_shape, trusted, seed=0)
     _remove_auxiliary_heads(model)
     return model
+
+
+class WeightsLeftOut(TorchFunctionMode):
+    """What is built meanwhile draws no random values for its parameters.
+
+    They hold whatever was in memory. For whoever loads all of them next: drawing them takes longer
+    than loading.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Every call of torch."""
+        kwargs = kwargs or {}
+        if func in _DRAWN_IN_PLACE:
+            target = args[0] if args else kwargs["tensor"]
+            if isinstance(target, nn.Parameter):
+                return target
+        return func(*args, **kwargs)
 
 
 def _call_builder(

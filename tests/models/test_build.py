@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from automl_prune.config import ModelConfig
 from automl_prune.errors import CheckpointError, ConfigError, ModelError, TrustError
-from automl_prune.models import build_architecture, build_model, digits_net
+from automl_prune.models import WeightsLeftOut, build_architecture, build_model, digits_net
 
 DIGITS = "automl_prune.models:digits_net"
 
@@ -162,3 +162,21 @@ def test_architecture_alone_reads_no_weights(monkeypatch):
     assert not any(name.startswith("aux") for name, _ in model.named_parameters())
     with pytest.raises(ModelError, match="weights were asked for"):
         build_model(config, num_classes=1000, input_shape=(3, 64, 64))
+
+
+def test_weights_that_are_left_out_are_not_drawn_and_all_else_is_as_ever():
+    class Noisy(torch.nn.Conv2d):
+        def __init__(self, **kwargs):
+            super().__init__(4, 8, 3, **kwargs)
+            self.register_buffer("noise", torch.empty(5).uniform_(), persistent=False)
+
+    state = torch.get_rng_state()
+    with WeightsLeftOut():
+        built = torch.nn.Sequential(Noisy(), torch.nn.BatchNorm2d(8))
+        undisturbed = torch.nn.Parameter(torch.full((3,), 7.0)).requires_grad_(False)
+        torch.nn.init.normal_(undisturbed)
+    assert torch.equal(undisturbed, torch.full((3,), 7.0))
+    assert torch.equal(built[1].weight, torch.ones(8)), "constants are still written"
+    assert len(set(built[0].noise.tolist())) == 5, "what is no parameter is still drawn"
+    torch.set_rng_state(state)
+    assert torch.equal(built[0].noise, torch.empty(5).uniform_()), "and nothing else was"
