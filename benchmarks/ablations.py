@@ -198,18 +198,6 @@ def loop_class(kind: type[alternate.InnerLoop]) -> Iterator[None]:
         yield
 
 
-class HalfBatches(alternate.InnerLoop):
-    """Ratio steps on half a batch."""
-
-    def _stream(self, split: str, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        whole = self._batch_size
-        self._batch_size = whole // 2 if split == "search" else whole
-        try:
-            return super()._stream(split, start)
-        finally:
-            self._batch_size = whole
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One change."""
@@ -234,8 +222,11 @@ VARIANTS: dict[str, Variant] = {
         overrides={"inner.weight_steps_per_ratio_step": 8},
         scaled={"inner.ratio_lr": 2.0},
     ),
+    "ratio steps on whole batches": Variant(
+        part="schedule", overrides={"inner.ratio_batch_fraction": 1.0}, equal_compute=False
+    ),
     "ratio steps on half batches": Variant(
-        part="schedule", patch=lambda: loop_class(HalfBatches), equal_compute=False
+        part="schedule", overrides={"inner.ratio_batch_fraction": 0.5}, equal_compute=False
     ),
     "draw held 1 step": Variant(part="schedule", overrides={"inner.hold_draw": 1}),
     "draw held 2 steps": Variant(part="schedule", overrides={"inner.hold_draw": 2}),

@@ -179,7 +179,7 @@ class Steps:
 
         return self._timed(run)
 
-    def search(self, counts_G: Tensor | None, execution: str) -> float:
+    def search(self, counts_G: Tensor | None, execution: str, *overrides: str) -> float:
         """A whole inner loop; held at these widths, or free from r = 0.7 on."""
         bench = self.bench
         low_G, high_G = bench.low_G, bench.high_G
@@ -191,7 +191,7 @@ class Steps:
             bench.graph,
             bench.cost,
             bench.data,
-            self.config,
+            with_overrides(self.config, overrides),
             start_G=start_G,
             low_G=low_G,
             high_G=high_G,
@@ -287,6 +287,9 @@ def step_table(bench: Workbench, rounds: int) -> dict:
         kinds[f"compact {name}"] = lambda counts_G=counts_G: called.search(counts_G, "compact")
     kinds["compact 0.5, not filled up"] = lambda: not_filled_up(
         lambda: called.search(held["0.5"], "compact")
+    )
+    kinds["compact 0.5, ratio steps on whole batches"] = lambda: called.search(
+        held["0.5"], "compact", "inner.ratio_batch_fraction=1.0"
     )
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ExecutionName = Literal["auto", "masked", "compact"]
 _STEPS_BETWEEN_SYNCS = 10
+_FEWEST_IMAGES = 16
+"""Of a ratio step: batch norm takes their statistics."""
 _HEAVY = 100_000
 """MACs per layer and image, on average; on CPUs."""
 _HEAVY_ON_GPU = 50_000_000_000
@@ -231,9 +233,10 @@ class InnerLoop:
         self._search_batches = self._stream("search", len(self._notes.ratio_steps))
 
     def _stream(self, split: str, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        share = 1.0 if split == "train" else self._inner.ratio_batch_fraction
         return self._data.stream(
             split,  # type: ignore[arg-type]
-            batch_size=self._batch_size,
+            batch_size=max(round(share * self._batch_size), min(_FEWEST_IMAGES, self._batch_size)),
             seed=derive_seed(self._seed, split),
             augment=split == "train",
             device=self._device,

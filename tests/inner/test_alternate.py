@@ -85,6 +85,31 @@ def test_a_resumed_baseline_is_undisturbed_to_the_bit(tiny_bench):
     assert_same_state(whole.state_dict(), second.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "fraction", "images"),
+    [(64, 0.5, 32), (64, 0.1, 16), (64, 1.0, 64), (8, 0.5, 8)],
+)
+def test_a_ratio_step_sees_its_share_of_a_batch(tiny_bench, batch_size, fraction, images):
+    loop = make_loop(
+        tiny_bench, ratio_batch_fraction=fraction, data={"batch_size": batch_size}, steps=8
+    )
+    seen = {"train": set(), "search": set()}
+    train_step, mask_gradient = loop._execution.train_step, loop._execution.mask_gradient
+
+    def noting_train(images_BCHW, *rest):
+        seen["train"].add(len(images_BCHW))
+        return train_step(images_BCHW, *rest)
+
+    def noting_search(images_BCHW, *rest):
+        seen["search"].add(len(images_BCHW))
+        return mask_gradient(images_BCHW, *rest)
+
+    loop._execution.train_step, loop._execution.mask_gradient = noting_train, noting_search
+    loop.run(loop.total_steps)
+    loop.result()
+    assert seen == {"train": {batch_size}, "search": {images}}
+
+
 def test_running_in_pieces_changes_nothing(tiny_bench):
     pieces = make_loop(tiny_bench)
     for until in (1, 5, 6, 20):
