@@ -222,8 +222,8 @@ VARIANTS: dict[str, Variant] = {
         overrides={"inner.weight_steps_per_ratio_step": 8},
         scaled={"inner.ratio_lr": 2.0},
     ),
-    "ratio steps on whole batches": Variant(
-        part="schedule", overrides={"inner.ratio_batch_fraction": 1.0}, equal_compute=False
+    "ratio steps on quarter batches": Variant(
+        part="schedule", overrides={"inner.ratio_batch_fraction": 0.25}, equal_compute=False
     ),
     "ratio steps on half batches": Variant(
         part="schedule", overrides={"inner.ratio_batch_fraction": 0.5}, equal_compute=False

@@ -288,8 +288,8 @@ def step_table(bench: Workbench, rounds: int) -> dict:
     kinds["compact 0.5, not filled up"] = lambda: not_filled_up(
         lambda: called.search(held["0.5"], "compact")
     )
-    kinds["compact 0.5, ratio steps on whole batches"] = lambda: called.search(
-        held["0.5"], "compact", "inner.ratio_batch_fraction=1.0"
+    kinds["compact 0.5, ratio steps on a quarter of a batch"] = lambda: called.search(
+        held["0.5"], "compact", "inner.ratio_batch_fraction=0.25"
     )
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
