@@ -180,8 +180,8 @@ class InnerConfig(Section):
     ratio_lr: Rate = 0.1
     ratio_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     ratio_batch_fraction: KeepRatio = 1.0
-    """Images of a ratio step, as a share of ``data.batch_size``; not fewer than 16 of them. Less than
-    1 is faster and costs some of the front: docs/benchmarks.md."""
+    """Images of a ratio step, as a share of ``data.batch_size``; not fewer than 16 of them. Less
+    than 1 is faster and costs some of the front: docs/benchmarks.md."""
     window_start: Fraction = 0.25
     """First window width τ, as a share of the group's channels; annealed to one channel."""
     anneal_fraction: KeepRatio = 0.8
