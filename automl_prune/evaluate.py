@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from automl_prune.arithmetic import exact_arithmetic
 from automl_prune.errors import ModelError
+from automl_prune.graph.narrow import deep_copy
 from automl_prune.host_lock import host_lock
 from automl_prune.records import Latency
 
@@ -112,7 +112,7 @@ def measure_latency(
         EnvironmentProblemError: the lock's file cannot be opened.
     """
     place = torch.device(device)
-    model = copy.deepcopy(model).to(device=place).eval()
+    model = deep_copy(model).to(device=place).eval()
     model = model.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(batch_size, *input_shape, generator=generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import sys
 import time
@@ -15,6 +14,7 @@ from automl_prune.data import load_data
 from automl_prune.evaluate import hardware_name
 from automl_prune.graph import CostModel, trace_coupling
 from automl_prune.graph.cost import count_params
+from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner import InnerLoop
 from automl_prune.models import build_model
 from automl_prune.records import FixedRow
@@ -124,7 +124,7 @@ def _estimate(
 ) -> Estimate:
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = InnerLoop(
-        copy.deepcopy(model).requires_grad_(True),
+        deep_copy(model).requires_grad_(True),
         graph,
         cost,
         data,
@@ -140,7 +140,7 @@ def _estimate(
     )
     inner_s = _seconds_per_step(loop, config.inner.weight_steps_per_ratio_step)
     tuner = FineTuner(
-        copy.deepcopy(model).requires_grad_(True),
+        deep_copy(model).requires_grad_(True),
         model,
         data,
         config,
@@ -198,7 +198,7 @@ def _dense_seconds(
         return 0.0
     alone = config.finetune.model_copy(update={"distillation": 0.0})
     tuner = FineTuner(
-        copy.deepcopy(model).requires_grad_(True),
+        deep_copy(model).requires_grad_(True),
         model,
         data,
         config.model_copy(update={"finetune": alone}),

@@ -222,11 +222,11 @@ VARIANTS: dict[str, Variant] = {
         overrides={"inner.weight_steps_per_ratio_step": 8},
         scaled={"inner.ratio_lr": 2.0},
     ),
-    "ratio steps on quarter batches": Variant(
-        part="schedule", overrides={"inner.ratio_batch_fraction": 0.25}, equal_compute=False
-    ),
     "ratio steps on half batches": Variant(
         part="schedule", overrides={"inner.ratio_batch_fraction": 0.5}, equal_compute=False
+    ),
+    "ratio steps on quarter batches": Variant(
+        part="schedule", overrides={"inner.ratio_batch_fraction": 0.25}, equal_compute=False
     ),
     "draw held 1 step": Variant(part="schedule", overrides={"inner.hold_draw": 1}),
     "draw held 2 steps": Variant(part="schedule", overrides={"inner.hold_draw": 2}),

@@ -234,9 +234,10 @@ class InnerLoop:
 
     def _stream(self, split: str, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         share = 1.0 if split == "train" else self._inner.ratio_batch_fraction
+        images = max(round(share * self._batch_size), _FEWEST_IMAGES)
         return self._data.stream(
             split,  # type: ignore[arg-type]
-            batch_size=max(round(share * self._batch_size), min(_FEWEST_IMAGES, self._batch_size)),
+            batch_size=min(images, self._batch_size),
             seed=derive_seed(self._seed, split),
             augment=split == "train",
             device=self._device,

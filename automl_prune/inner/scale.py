@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from automl_prune.config import with_overrides
+from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner.alternate import InnerLoop
 from automl_prune.inner.loss import macs_gradient
 from automl_prune.seeds import derive_seed
@@ -77,7 +77,7 @@ def measure_cost_scale(
     start_G = torch.lerp(low_G, high_G, below)
     priced = with_overrides(config, ("inner.budget_ratio=none",))
     loop = InnerLoop(
-        copy.deepcopy(model).requires_grad_(True),
+        deep_copy(model).requires_grad_(True),
         graph,
         cost,
         data,

@@ -94,17 +94,17 @@ def test_a_ratio_step_sees_its_share_of_a_batch(tiny_bench, batch_size, fraction
         tiny_bench, ratio_batch_fraction=fraction, data={"batch_size": batch_size}, steps=8
     )
     seen = {"train": set(), "search": set()}
-    train_step, mask_gradient = loop._execution.train_step, loop._execution.mask_gradient
 
-    def noting_train(images_BCHW, *rest):
-        seen["train"].add(len(images_BCHW))
-        return train_step(images_BCHW, *rest)
+    def noting(split, step):
+        def noted(images_BCHW, *rest):
+            seen[split].add(len(images_BCHW))
+            return step(images_BCHW, *rest)
 
-    def noting_search(images_BCHW, *rest):
-        seen["search"].add(len(images_BCHW))
-        return mask_gradient(images_BCHW, *rest)
+        return noted
 
-    loop._execution.train_step, loop._execution.mask_gradient = noting_train, noting_search
+    execution = loop._execution
+    execution.train_step = noting("train", execution.train_step)
+    execution.mask_gradient = noting("search", execution.mask_gradient)
     loop.run(loop.total_steps)
     loop.result()
     assert seen == {"train": {batch_size}, "search": {images}}
