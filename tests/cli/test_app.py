@@ -1,4 +1,3 @@
-import resource
 import subprocess
 import sys
 
@@ -22,11 +21,6 @@ def run_fresh(*arguments, code_after=""):
         timeout=60,
         check=False,
     )
-
-
-def cpu_seconds_of_children():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 @pytest.fixture
@@ -59,15 +53,14 @@ def test_every_verb_shows_an_example(verb, capsys):
     assert f"Example: automl-prune {verb} " in out
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
-    check = "assert not {'torch', 'optuna', 'numpy', 'pydantic'} & set(sys.modules)"
-    durations = []  # of the processor: a neighbour's load is not ours
-    for _ in range(3):
-        since = cpu_seconds_of_children()
-        found = run_fresh("--help", code_after=check)
-        durations.append(cpu_seconds_of_children() - since)
-        assert found.returncode == 0, found.stderr
-    assert min(durations) < 0.5
+def test_help_loads_nothing_but_its_screens():
+    """What makes it quick on any machine: seconds would be those of the machine."""
+    check = (
+        "assert not {'torch', 'optuna', 'numpy', 'pydantic', 'sqlalchemy'} & set(sys.modules)\n"
+        "assert len(sys.modules) < 500, len(sys.modules)"
+    )
+    found = run_fresh("--help", code_after=check)
+    assert found.returncode == 0, found.stderr
 
 
 def test_version(capsys):

@@ -224,35 +224,36 @@ def large_study(tmp_path_factory):
     return folder
 
 
-def cpu_seconds_of_children():
-    """Of the processor: a neighbour's load is not ours."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-@pytest.mark.parametrize(
-    ("words", "limit_s"), [(["pareto", "large", "--json"], 2.0), (["status", "large"], 2.0)]
-)
-def test_cold_reading_of_a_large_study_is_quick_and_loads_no_torch(large_study, words, limit_s):
-    code = (
-        "import sys\nfrom automl_prune.cli import main\n"
-        f"code = main({words!r})\n"
-        "assert not {'torch', 'optuna', 'plotly'} & set(sys.modules), sorted(sys.modules)\n"
-        "sys.exit(code)"
-    )
+def cpu_seconds(code, folder):
+    """Processor seconds of a fresh process, the least of three, and what it printed."""
     durations = []
     for _ in range(3):
-        since = cpu_seconds_of_children()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            cwd=large_study,
+            cwd=folder,
         )
-        durations.append(cpu_seconds_of_children() - since)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert found.returncode == 0, found.stderr
-    assert min(durations) < limit_s
+        durations.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(durations), found.stdout
+
+
+@pytest.mark.parametrize("words", [["pareto", "large", "--json"], ["status", "large"]])
+def test_cold_reading_of_a_large_study_is_quick_and_loads_no_torch(large_study, words):
+    """As quick as a few bare imports of the libraries it needs, whatever the machine."""
+    imports, _ = cpu_seconds("import pydantic, rich.console, sqlalchemy, typer", large_study)
+    code = (
+        "import sys\nfrom automl_prune.cli import main\n"
+        f"code = main({words!r})\n"
+        "assert not {'torch', 'optuna', 'plotly'} & set(sys.modules), sorted(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    took, printed = cpu_seconds(code, large_study)
+    assert took < 5 * imports
     if words[0] == "pareto":
-        assert len(json.loads(found.stdout)) > 10
+        assert len(json.loads(printed)) > 10
