@@ -271,8 +271,8 @@ def pruned_to(bench: Workbench, counts_G: Tensor) -> nn.Module:
     return prune_model(copy.deepcopy(bench.dense), bench.graph, keep_U).eval()
 
 
-def step_table(bench: Workbench, rounds: int) -> dict:
-    """Milliseconds per weight step of every kind, medians over rounds, and peak memory."""
+def step_table(bench: Workbench, rounds: int, rows: list[str] | None = None) -> dict:
+    """Milliseconds per weight step of every kind (or of these), medians, and peak memory."""
     on_gpu = bench.device.type == "cuda"
     steps = called = Steps(bench, bench.config.inner.steps)
     if on_gpu:
@@ -294,6 +294,10 @@ def step_table(bench: Workbench, rounds: int) -> dict:
     kinds["whole loop"] = lambda: steps.search(None, "auto")
     kinds["masked 0.5"] = lambda: steps.search(held["0.5"], "masked")
     kinds["torch-pruning"] = called.torch_pruning
+    if rows is not None:
+        if unknown := set(rows) - set(kinds):
+            raise SystemExit(f"--rows: no {sorted(unknown)}; there are {sorted(kinds)}")
+        kinds = {kind: run for kind, run in kinds.items() if kind in {"dense", *rows}}
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     peaks: dict[str, float] = {}
     steps.warm_up()
@@ -409,7 +413,9 @@ def trial_table(bench: Workbench, folder: Path) -> dict:
     }
 
 
-def one_net(name: str, *, device: str, rounds: int, steps: int | None) -> dict:
+def one_net(
+    name: str, *, device: str, rounds: int, steps: int | None, rows: list[str] | None
+) -> dict:
     threads = 2
     config = study_of(name, threads, device, steps)
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
@@ -432,15 +438,16 @@ def one_net(name: str, *, device: str, rounds: int, steps: int | None) -> dict:
                 "hold_draw": config.inner.hold_draw,
                 "rounds": rounds,
             },
-            "steps": step_table(bench, rounds),
-            "trial": trial_table(bench, folder),
+            "steps": step_table(bench, rounds, rows),
             "set_up_s": set_up_s,
-            "peak_mib": peak_mib(bench.device),
-            "latency": latency_table(bench, threads, rounds),
             "hardware": hardware_name(bench.device),
             "versions": versions(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+        if rows is None:
+            found["trial"] = trial_table(bench, folder)
+            found["peak_mib"] = peak_mib(bench.device)
+            found["latency"] = latency_table(bench, threads, rounds)
         return found
 
 
@@ -453,6 +460,8 @@ def show(found: dict) -> None:
         f"  dense step {dense:.1f} ms; of it: "
         + ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in ratios.items() if kind != "dense")
     )
+    if "trial" not in found:
+        return
     trial = found["trial"]
     print("  trial: " + ", ".join(f"{n} {s:.2f} s" for n, s in trial["phase_s"].items()))
     print(
@@ -477,15 +486,20 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--steps", type=int, help="of a loop, with --net")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="only these kinds of step, with --net"
+    )
     arguments = parser.parse_args()
-    if arguments.steps is not None and arguments.net is None:
-        parser.error("--steps needs --net")
+    for option in ("steps", "rows"):
+        if getattr(arguments, option) is not None and arguments.net is None:
+            parser.error(f"--{option} needs --net")
     if arguments.net is not None:
         found = one_net(
             arguments.net,
             device=arguments.device,
             rounds=arguments.rounds,
             steps=arguments.steps,
+            rows=arguments.rows,
         )
         show(found)
         if arguments.json is not None:
