@@ -95,11 +95,13 @@ def measure_latency(
     batch_size: int,
     threads: int,
     device: torch.device | str,
+    reference: tuple[nn.Module, Latency] | None = None,
 ) -> Latency:
     """Wall time of one forward pass: float32, channels-last, evaluation mode, after a warm-up.
 
     Under the host's lock: workers do not measure each other measuring. They still share the
-    machine with each other's training.
+    machine with each other's training, and its speed may change from minute to minute: where
+    latencies that were measured at different times are to be compared, give a reference.
 
     Args:
         model: not changed; a copy is measured.
@@ -107,13 +109,18 @@ def measure_latency(
         batch_size: images of a forward pass.
         threads: CPU threads; the process's own number is restored.
         device: where to compute.
+        reference: a model and its latency, measured before on this hardware with this batch size
+            and so many threads. It is measured again, in turns with ``model``; the result is the
+            ratio of the two, in the median, times that latency.
 
     Raises:
         EnvironmentProblemError: the lock's file cannot be opened.
     """
     place = torch.device(device)
-    model = deep_copy(model).to(device=place).eval()
-    model = model.to(memory_format=torch.channels_last)
+    models = [
+        deep_copy(each).to(device=place).eval().to(memory_format=torch.channels_last)
+        for each in (model, *([] if reference is None else [reference[0]]))
+    ]
     generator = torch.Generator().manual_seed(0)
     images_BCHW = torch.randn(batch_size, *input_shape, generator=generator)
     images_BCHW = images_BCHW.to(device=place, memory_format=torch.channels_last)
@@ -121,19 +128,23 @@ def measure_latency(
     torch.set_num_threads(threads)
     try:
         with host_lock(), torch.inference_mode():
-            _forward_s(model, images_BCHW)
             warm_until = time.perf_counter() + _WARM_UP_S
+            _forwards_s(models, images_BCHW)
             while time.perf_counter() < warm_until:
-                _forward_s(model, images_BCHW)
-            until = time.perf_counter() + LATENCY_BUDGET_S
-            seconds: list[float] = []
-            while len(seconds) < _MIN_REPEATS or (
-                time.perf_counter() < until and len(seconds) < _MAX_REPEATS
+                _forwards_s(models, images_BCHW)
+            until = time.perf_counter() + LATENCY_BUDGET_S * len(models)
+            turns: list[list[float]] = []
+            while len(turns) < _MIN_REPEATS or (
+                time.perf_counter() < until and len(turns) < _MAX_REPEATS
             ):
-                seconds.append(_forward_s(model, images_BCHW))
+                turns.append(_forwards_s(models, images_BCHW))
     finally:
         torch.set_num_threads(threads_before)
-    lower, median, upper = np.percentile(np.array(seconds) * 1e3, [25, 50, 75])
+    times_ms = 1e3 * np.array(turns).T
+    own_ms = times_ms[0]
+    if reference is not None:
+        own_ms = own_ms / times_ms[1] * reference[1].median_ms
+    lower, median, upper = np.percentile(own_ms, [25, 50, 75])
     return Latency(
         median_ms=float(median),
         spread_ms=float(upper - lower),
@@ -155,6 +166,10 @@ def hardware_name(device: torch.device | str = "cpu") -> str:
             if key.strip() in ("model name", "Model", "Processor") and value.strip():
                 return value.strip()
     return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _forwards_s(models: list[nn.Module], images_BCHW: Tensor) -> list[float]:
+    return [_forward_s(model, images_BCHW) for model in models]
 
 
 def _forward_s(model: nn.Module, images_BCHW: Tensor) -> float:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from automl_prune.inheritance import Inheritance
     from automl_prune.inner import InnerProgress
     from automl_prune.prune import LayerWidths
-    from automl_prune.records import Parent, TrialKind, TrialState
+    from automl_prune.records import Latency, Parent, TrialKind, TrialState
     from automl_prune.trial_state import Checkpoints
     from automl_prune.workbench import Workbench
 
@@ -329,6 +329,21 @@ def _evaluate(model: nn.Module, bench: Workbench) -> Evaluation:
     )
 
 
+def _latency(pruned: nn.Module, bench: Workbench) -> Latency:
+    """In turns with the dense model, unless that was measured on other hardware."""
+    compute, noted = bench.config.compute, bench.facts.dense_latency
+    if noted is not None and noted.hardware != hardware_name(bench.device):
+        noted = None
+    return measure_latency(
+        pruned,
+        bench.data.input_shape,
+        batch_size=compute.latency_batch_size,
+        threads=compute.threads,
+        device=bench.device,
+        reference=None if noted is None else (bench.dense, noted),
+    )
+
+
 def _outcome(
     bench: Workbench,
     pruned: nn.Module,
@@ -346,17 +361,8 @@ def _outcome(
     config, groups = bench.config, bench.graph.groups
     with clock.phase("evaluate"):
         evaluation = _evaluate(pruned, bench)
-        latency = (
-            measure_latency(
-                pruned,
-                bench.data.input_shape,
-                batch_size=config.compute.latency_batch_size,
-                threads=config.compute.threads,
-                device=bench.device,
-            )
-            if config.compute.measure_latency and state == "complete"
-            else None
-        )
+        measured = config.compute.measure_latency and state == "complete"
+        latency = _latency(pruned, bench) if measured else None
     record = TrialRecord(
         kind=kind,
         state=state,

@@ -3,8 +3,9 @@
     python benchmarks/latency_front.py --study digits --trials 30 --json FILE
 
 Runs a study with ``search.objective = "latency"`` in a temporary folder, then loads every model of
-the front and measures it again, several times in turns. Prints the rank correlation between the
-latencies that the trials noted and those measured afterwards. Nothing else should be running.
+the front and measures it again, several times, beside the dense model as trials do. Prints
+the rank correlation between the latencies that the trials noted and those measured afterwards.
+Nothing else should be running.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main() -> int:
                 models[row.number] = load_pruned(model_folder)
         handle.close()
     again: dict[int, list[float]] = {number: [] for number in models}
+    assert bench.facts.dense_latency is not None
     for _ in range(arguments.rounds):
         for number, model in models.items():
             found = measure_latency(
@@ -69,6 +71,7 @@ def main() -> int:
                 batch_size=config.compute.latency_batch_size,
                 threads=config.compute.threads,
                 device="cpu",
+                reference=(bench.dense, bench.facts.dense_latency),
             )
             again[number].append(found.median_ms)
     rows = [

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import pytest
@@ -112,6 +113,16 @@ def test_latency_is_larger_for_a_net_with_sixteen_times_the_work():
     assert small.spread_ms >= 0
     assert (small.batch_size, small.threads) == (8, 1)
     assert small.hardware == hardware_name("cpu")
+
+
+def test_latency_beside_a_reference_is_a_share_of_the_latency_noted_for_it():
+    small, large = resnet20(width=0.5), resnet20(width=2.0)
+    noted = dataclasses.replace(latency_of(large, (3, 32, 32)), median_ms=1000.0)
+    same = latency_of(large, (3, 32, 32), reference=(large, noted))
+    less = latency_of(small, (3, 32, 32), reference=(large, noted))
+    assert same.median_ms == pytest.approx(1000.0, rel=0.3)
+    assert 0 < less.median_ms < 700.0
+    assert less.hardware == hardware_name("cpu")
 
 
 class Observer(nn.Module):
