@@ -128,8 +128,8 @@ def measure_latency(
     torch.set_num_threads(threads)
     try:
         with host_lock(), torch.inference_mode():
-            warm_until = time.perf_counter() + _WARM_UP_S
             _forwards_s(models, images_BCHW)
+            warm_until = time.perf_counter() + _WARM_UP_S
             while time.perf_counter() < warm_until:
                 _forwards_s(models, images_BCHW)
             until = time.perf_counter() + LATENCY_BUDGET_S * len(models)
