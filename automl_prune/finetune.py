@@ -26,6 +26,7 @@ from automl_prune.modelfile import (
     save_model_folder,
 )
 from automl_prune.seeds import derive_seed
+from automl_prune.teacher import teacher_outputs
 from automl_prune.train import FineTuner
 from automl_prune.trial_state import TrialCheckpoint, TrialInterruptedError
 from automl_prune.weights import weights_digest, weights_from_bytes
@@ -110,7 +111,15 @@ def finetune_folder(
     teacher = find_dense(manifest, dense_dir, trusted=trusted)
     config = _config(manifest, request, distil=teacher is not None)
     teacher = (teacher if teacher is not None else model).to(place)
-    tuner = FineTuner(model.to(place), teacher, data, config, seed=request.seed, device=place)
+    tuner = FineTuner(
+        model.to(place),
+        teacher,
+        data,
+        config,
+        seed=request.seed,
+        device=place,
+        teacher_NK=teacher_outputs(teacher, data, config, device=place),
+    )
     checkpoints = FolderCheckpoints(
         out.with_name(f".{out.name}.{request.digest(manifest)}"), every_s=CHECKPOINT_EVERY_S
     )

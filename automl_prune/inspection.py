@@ -18,6 +18,7 @@ from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner import InnerLoop
 from automl_prune.models import build_model
 from automl_prune.records import FixedRow
+from automl_prune.teacher import teacher_can_be_remembered
 from automl_prune.train import FineTuner
 from automl_prune.weights import weights_to_bytes
 from automl_prune.workbench import check_limits, group_table, ratio_bounds, reachable_macs
@@ -143,7 +144,7 @@ def _estimate(
         deep_copy(model).requires_grad_(True),
         model,
         data,
-        config,
+        _without_teacher(config) if teacher_can_be_remembered(data, config) else config,
         seed=config.seed,
         device=device,
     )
@@ -196,18 +197,22 @@ def _dense_seconds(
     """From steps without a teacher, which is what a step of the dense training is."""
     if not config.dense.epochs:
         return 0.0
-    alone = config.finetune.model_copy(update={"distillation": 0.0})
     tuner = FineTuner(
         deep_copy(model).requires_grad_(True),
         model,
         data,
-        config.model_copy(update={"finetune": alone}),
+        _without_teacher(config),
         seed=config.seed,
         device=device,
         steps=TIMED_STEPS + 1,
     )
     steps_per_epoch = max(1, data.split_sizes["train"] // config.data.batch_size)
     return config.dense.epochs * steps_per_epoch * _seconds_per_step(tuner, 1)
+
+
+def _without_teacher(config: StudyConfig) -> StudyConfig:
+    alone = config.finetune.model_copy(update={"distillation": 0.0})
+    return config.model_copy(update={"finetune": alone})
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.arithmetic import fast_arithmetic
-from automl_prune.cuda_graphs import GraphedStep, rate_tensor
+from automl_prune.cuda_graphs import GraphedStep, rate_tensor, sent
 from automl_prune.errors import ModelError
 from automl_prune.seeds import derive_seed
 
@@ -91,7 +91,7 @@ def train_dense(
     optimizer = _sgd(model, lr, momentum=dense.momentum, weight_decay=dense.weight_decay)
 
     def descend(images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
-        loss = loss_of(_logits(model, images_BCHW), labels_B)
+        loss = loss_of(float_logits(model, images_BCHW), labels_B)
         _descend(optimizer, loss)
         return (loss.detach(),)
 
@@ -127,6 +127,8 @@ class FineTuner:
         seed: of batches and dropout.
         device: where to compute.
         steps: instead of ``config.finetune.steps``.
+        teacher_NK: the teacher's outputs on ``train`` (:mod:`automl_prune.teacher`); with them it
+            is not asked.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class FineTuner:
         seed: int,
         device: torch.device | str,
         steps: int | None = None,
+        teacher_NK: Tensor | None = None,
     ) -> None:
         self.step = 0
         """Steps done."""
@@ -146,6 +149,7 @@ class FineTuner:
         self.losses: list[tuple[int, float]] = []
         """(step, loss), at most some hundred of them, spread over all steps."""
         self._model, self._teacher, self._data = model, teacher.eval(), data
+        self._teacher_NK = teacher_NK
         self._config, self._batch_size = config.finetune, config.data.batch_size
         self._device = torch.device(device)
         self._seed = derive_seed(seed, "finetune")
@@ -206,29 +210,34 @@ class FineTuner:
         self.losses = [(int(at), float(loss)) for at, loss in values["losses"]]
         self._batches = self._stream()
 
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._data.stream(
-            "train",
-            batch_size=self._batch_size,
-            seed=self._seed,
-            augment=True,
-            device=self._device,
-            start=self.step,
+    def _stream(self) -> Iterator[tuple[Tensor, ...]]:
+        size, seed, start = self._batch_size, self._seed, self.step
+        batches = self._data.stream(
+            "train", batch_size=size, seed=seed, augment=True, device=self._device, start=start
         )
+        if self._teacher_NK is None:
+            yield from batches
+        else:
+            order = self._data.order("train", batch_size=size, seed=seed, start=start)
+            for batch, positions_B in zip(batches, order, strict=True):
+                yield *batch, self._teacher_NK[sent(positions_B, self._device)]
 
     def _one_step(self) -> Tensor:
-        images_BCHW, labels_B = next(self._batches)
+        batch = next(self._batches)
         torch.manual_seed(derive_seed(self._seed, "step", self.step))
         self._lr.fill_(one_cycle(self.step, self.total_steps, self._config.lr))
-        return self._descend(images_BCHW, labels_B)[0]
+        return self._descend(*batch)[0]
 
-    def _descend_on(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor]:
+    def _descend_on(
+        self, images_BCHW: Tensor, labels_B: Tensor, teacher_BK: Tensor | None = None
+    ) -> tuple[Tensor]:
         share = self._config.distillation
-        logits_BK = _logits(self._model, images_BCHW)
+        logits_BK = float_logits(self._model, images_BCHW)
         loss = (1.0 - share) * self._data.loss(logits_BK, labels_B)
         if share > 0.0:
-            with torch.no_grad():
-                teacher_BK = _logits(self._teacher, images_BCHW)
+            if teacher_BK is None:
+                with torch.no_grad():
+                    teacher_BK = float_logits(self._teacher, images_BCHW)
             loss = loss + share * distillation_loss(
                 logits_BK, teacher_BK, temperature=self._config.temperature
             )
@@ -334,8 +343,8 @@ def _descend(optimizer: torch.optim.SGD, loss: Tensor) -> None:
     optimizer.step()
 
 
-def _logits(model: nn.Module, images_BCHW: Tensor) -> Tensor:
-    """Float32 logits, whatever they were computed in."""
+def float_logits(model: nn.Module, images_BCHW: Tensor) -> Tensor:
+    """Float32 logits of a training step, whatever they were computed in."""
     with fast_arithmetic(images_BCHW.device):
         logits_BK: Tensor = model(images_BCHW)
     return logits_BK.float()

@@ -125,7 +125,13 @@ def run_trial(
         pruned = prune_model(bench.dense, bench.graph, notes.keep_U)
         pruned.requires_grad_(True)
     tuner = FineTuner(
-        pruned, bench.dense, bench.data, bench.config, seed=seed, device=bench.device
+        pruned,
+        bench.dense,
+        bench.data,
+        bench.config,
+        seed=seed,
+        device=bench.device,
+        teacher_NK=bench.teacher_logits,
     )
     if saved is not None and saved.phase == "finetune":
         tuner.load_state_dict(

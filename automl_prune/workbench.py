@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,7 @@ from automl_prune.inner import measure_cost_scale
 from automl_prune.inner.rounding import round_to_units
 from automl_prune.models import build_model
 from automl_prune.records import FixedRow, GroupRow, StudyFacts
+from automl_prune.teacher import teacher_outputs
 from automl_prune.train import train_dense
 from automl_prune.weights import weights_digest, weights_from_bytes, weights_to_bytes
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Workbench:
     """Loaded once per worker, read by every trial; trials work on copies of the model."""
 
@@ -127,6 +129,11 @@ class Workbench:
             device=place,
             trusted=trusted,
         )
+
+    @cached_property
+    def teacher_logits(self) -> Tensor | None:
+        """What the dense model says of ``train``, where fine-tuning can remember it."""
+        return teacher_outputs(self.dense, self.data, self.config, device=self.device)
 
     def keep_dense(self, folder: Path) -> None:
         """Leave the dense weights in a folder, where :meth:`prepare` finds them."""

@@ -91,10 +91,7 @@ class Data:
         Yields:
             images (B, C, H, W), float32, normalised, channels-last; labels (B,), int64.
         """
-        order_seed = derive_seed(seed, split, "order")
-        positions = shuffled_positions(
-            self.split_sizes[split], batch_size=batch_size, seed=order_seed, start=start
-        )
+        positions = self.order(split, batch_size=batch_size, seed=seed, start=start)
         augment = augment and self.augment != "none"
         batches = self._batches(split, positions, torch.device(device), margin=augment)
         _, height, width = self.input_shape
@@ -109,6 +106,21 @@ class Data:
                     seed=derive_seed(seed, split, "augment", number),
                 )
             yield normalise(images_BHWC, scale_C, shift_C), labels_B
+
+    def order(
+        self, split: Split, *, batch_size: int, seed: int, start: int = 0
+    ) -> Iterator[Tensor]:
+        """Which images are in the batches of :meth:`stream` with the same arguments.
+
+        Yields:
+            Positions in :meth:`in_order`, (B,) int64 on the CPU.
+        """
+        return shuffled_positions(
+            self.split_sizes[split],
+            batch_size=batch_size,
+            seed=derive_seed(seed, split, "order"),
+            start=start,
+        )
 
     def in_order(
         self, split: Split, *, batch_size: int, device: torch.device | str
