@@ -15,11 +15,12 @@ from automl_prune.arithmetic import exact_arithmetic
 from automl_prune.early_stopping import Rung, rung_steps
 from automl_prune.errors import ModelError
 from automl_prune.evaluate import evaluate, hardware_name, measure_latency
+from automl_prune.filled import FilledModel
 from automl_prune.graph.cost import count_macs, count_params
 from automl_prune.graph.narrow import deep_copy
 from automl_prune.inner import InnerLoop
 from automl_prune.mask import masked_forward
-from automl_prune.prune import layer_widths, prune_model
+from automl_prune.prune import layer_widths
 from automl_prune.records import TrialCurves, TrialRecord
 from automl_prune.train import FineTuner, recalibrate
 from automl_prune.trial_state import (
@@ -108,24 +109,25 @@ def run_trial(
             _run_inner(loop, bench, watch, clock)
             result = loop.result()
         with clock.phase("prune"):
-            pruned, error = _prune_and_prove(loop.model, bench, result.keep_U)
+            filled = FilledModel(loop.model, bench.graph, result.keep_U)
+            error = _prove(filled.pruned(), loop.model, bench, result.keep_U)
         with clock.phase("recalibrate"):
             recalibrate(
-                pruned,
+                filled.model,
                 bench.data,
                 batches=bench.config.finetune.recalibration_batches,
                 batch_size=bench.config.data.batch_size,
                 seed=seed,
                 device=bench.device,
             )
-            before = _evaluate(pruned, bench).accuracy
+            before = _evaluate(filled.model, bench).accuracy
         notes = InnerNotes.from_loop(loop, result, error, before)
     else:
         notes = InnerNotes.from_checkpoint(saved)
-        pruned = prune_model(bench.dense, bench.graph, notes.keep_U)
-        pruned.requires_grad_(True)
+        full = deep_copy(bench.dense).requires_grad_(True)
+        filled = FilledModel(full, bench.graph, notes.keep_U)
     tuner = FineTuner(
-        pruned,
+        filled.model,
         bench.dense,
         bench.data,
         bench.config,
@@ -145,11 +147,10 @@ def run_trial(
             }
         )
     with clock.phase("finetune"):
-        state = _run_finetuning(tuner, pruned, notes, bench, watch, clock, is_hopeless)
-    pruned.eval().requires_grad_(False)
+        state = _run_finetuning(tuner, filled, notes, bench, watch, clock, is_hopeless)
     return _outcome(
         bench,
-        pruned,
+        filled.pruned().requires_grad_(False),
         notes,
         tuner,
         clock,
@@ -238,7 +239,7 @@ def _run_inner(loop: InnerLoop, bench: Workbench, watch: Watch, clock: PhaseCloc
 
 def _run_finetuning(
     tuner: FineTuner,
-    pruned: nn.Module,
+    filled: FilledModel,
     notes: InnerNotes,
     bench: Workbench,
     watch: Watch,
@@ -285,8 +286,10 @@ def _run_finetuning(
         rung = Rung(
             number=rungs[tuner.step],
             step=tuner.step,
-            accuracy=notes.accuracy_before if at_start else _evaluate(pruned, bench).accuracy,
-            macs=count_macs(pruned, bench.data.input_shape),
+            accuracy=notes.accuracy_before
+            if at_start
+            else _evaluate(filled.model, bench).accuracy,
+            macs=count_macs(filled.pruned(), bench.data.input_shape),
         )
         return is_hopeless(rung)
 
@@ -299,16 +302,13 @@ def _run_finetuning(
     return "complete"
 
 
-def _prune_and_prove(
-    model: nn.Module, bench: Workbench, keep_U: Tensor
-) -> tuple[nn.Module, float]:
-    """Remove the channels and show that nothing but them went.
+def _prove(pruned: nn.Module, model: nn.Module, bench: Workbench, keep_U: Tensor) -> float:
+    """Show that the pruned model lost nothing but the channels that are not kept.
 
     Returns:
-        The pruned model, and max |masked - pruned| over max |masked| on real images.
+        max |masked - pruned| over max |masked| on real images.
     """
     model.eval()
-    pruned = prune_model(model, bench.graph, keep_U).eval()
     images_BCHW, _ = next(
         iter(bench.data.in_order("search", batch_size=PROOF_IMAGES, device=bench.device))
     )
@@ -321,7 +321,7 @@ def _prune_and_prove(
             f"scale (allowed: {EQUIVALENCE_TOLERANCE:.0e}); this model's channels are coupled in "
             "a way that was not understood. Please report it with the model"
         )
-    return pruned.to(memory_format=torch.channels_last), error
+    return error
 
 
 def _evaluate(model: nn.Module, bench: Workbench) -> Evaluation:

@@ -15,6 +15,7 @@ from automl_prune.config import expected_macs_ratio
 from automl_prune.inner.compact import CompactExecution
 from automl_prune.inner.execution import MaskedExecution, WeightRule
 from automl_prune.inner.loss import macs_gradient, ratio_gradient
+from automl_prune.inner.narrowed import HEAVY_LAYER, can_be_narrowed, mean_layer_macs
 from automl_prune.inner.notes import InnerResult, LoopNotes, finite, not_finite
 from automl_prune.inner.optimizer import RatioOptimizer
 from automl_prune.inner.rank import rank_units
@@ -38,8 +39,6 @@ ExecutionName = Literal["auto", "masked", "compact"]
 _STEPS_BETWEEN_SYNCS = 10
 _FEWEST_IMAGES = 16
 """Of a ratio step: batch norm takes their statistics."""
-_HEAVY = 100_000
-"""MACs per layer and image, on average; on CPUs."""
 _HEAVY_ON_GPU = 50_000_000_000
 """MACs per layer and batch, on average."""
 
@@ -120,7 +119,7 @@ class InnerLoop:
         rule = WeightRule(momentum=inner.weight_momentum, weight_decay=inner.weight_decay)
         if execution == "auto":
             pays = _compact_pays(graph, self._device, self._batch_size, held=fixed)
-            execution = "compact" if pays and _shares_no_parameter(model) else "masked"
+            execution = "compact" if pays and can_be_narrowed(model) else "masked"
         kind = CompactExecution if execution == "compact" else MaskedExecution
         self._execution: Execution = kind(model, graph, data.loss, self._momenta, rule)
         self._first_U = first_U
@@ -336,12 +335,6 @@ def _budget_ratio(config: StudyConfig, trade_off: float) -> float | None:
     return expected_macs_ratio(trade_off) if budget == "trade-off" else None
 
 
-def _shares_no_parameter(model: nn.Module) -> bool:
-    """The compact form cannot hold two narrowed copies of one shared parameter."""
-    owned = [p for m in model.modules() for p in m.parameters(recurse=False)]
-    return len(owned) == len({id(p) for p in owned})
-
-
 def _compact_pays(
     graph: CouplingGraph, device: torch.device, batch_size: int, *, held: bool
 ) -> bool:
@@ -359,11 +352,7 @@ def _compact_pays(
         batch_size: images of a step.
         held: one draw is held for the whole loop.
     """
-    layers = [layer for layer in graph.layers.values() if layer.kind in ("conv", "linear")]
-    work = sum(
-        layer.positions * layer.kernel * len(layer.in_units) * len(layer.out_units) // layer.groups
-        for layer in layers
-    ) / len(layers)
+    work = mean_layer_macs(graph)
     if device.type == "cuda":
         return work * batch_size >= _HEAVY_ON_GPU
-    return held or work >= _HEAVY
+    return held or work >= HEAVY_LAYER

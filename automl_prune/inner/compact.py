@@ -21,7 +21,7 @@ from automl_prune.inner.execution import (
     forward,
     running_statistics_untouched,
 )
-from automl_prune.inner.narrowed import NarrowedCopy
+from automl_prune.inner.narrowed import WIDTH_MULTIPLE, NarrowedCopy
 from automl_prune.inner.optimizer import weight_step
 from automl_prune.inner.taps import tapped
 from automl_prune.mask import weight_factor
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from automl_prune.graph import CouplingGraph
     from automl_prune.inner.execution import Loss
 
-WIDTH_MULTIPLE = 8
-"""Channels are filled up to a multiple of it; docs/benchmarks.md has the times that it follows."""
 TAP_TOLERANCE = 1e-3
 """Of the largest entry: how well a gradient read off layers' inputs must agree, the first time."""
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from automl_prune.graph import CouplingGraph, Layer
     from automl_prune.inner.dropout import WideDropout
 
+WIDTH_MULTIPLE = 8
+"""Channels are filled up to a multiple of it; docs/benchmarks.md has the times that it follows."""
+HEAVY_LAYER = 100_000
+"""MACs per layer and image, on average, from which on kernels cost more than their calls do."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Channels:
@@ -161,6 +166,14 @@ class NarrowedLayer:
             gradient = self.own._parameters["weight"].grad  # type: ignore[union-attr]
             if gradient is not None:
                 gradient.index_fill_(1, self._columns.fillers, 0.0)
+
+    def silence_fillers_always(self) -> None:
+        """The same at the end of every backward pass, for the parameters of the last gather."""
+        if self._columns.fillers is not None:
+            weight = self.own._parameters["weight"]
+            assert weight is not None
+            silence = weight.register_post_accumulate_grad_hook
+            silence(lambda _: self.silence_fillers())  # type: ignore[no-untyped-call]
 
     def scatter(self) -> None:
         """Give parameters, buffers and momenta back to the full module."""
@@ -315,3 +328,18 @@ class NarrowedCopy:
             if missing:
                 hold[(~hold).nonzero().flatten()[:missing]] = True
         return hold_U
+
+
+def can_be_narrowed(model: nn.Module) -> bool:
+    """Not where modules share a parameter: a copy cannot hold two narrowed ones of it."""
+    owned = [p for m in model.modules() for p in m.parameters(recurse=False)]
+    return len(owned) == len({id(p) for p in owned})
+
+
+def mean_layer_macs(graph: CouplingGraph) -> float:
+    """MACs per image of a full-size layer, on average over convolutions and linear layers."""
+    layers = [layer for layer in graph.layers.values() if layer.kind in ("conv", "linear")]
+    return sum(
+        layer.positions * layer.kernel * len(layer.in_units) * len(layer.out_units) // layer.groups
+        for layer in layers
+    ) / len(layers)
