@@ -17,6 +17,7 @@ from automl_prune.checkpoints import FolderCheckpoints
 from automl_prune.config import FinetuneConfig, ModelConfig, StudyConfig
 from automl_prune.errors import AutoMLPruneError
 from automl_prune.evaluate import evaluate, hardware_name
+from automl_prune.heap import keep_freed_memory
 from automl_prune.manifest import Manifest, Measured, read_manifest
 from automl_prune.modelfile import (
     load_dense,
@@ -102,6 +103,7 @@ def finetune_folder(
         DataError: the data are not there.
     """
     refuse_foreign(out)
+    keep_freed_memory()
     manifest = read_manifest(folder)
     model = load_pruned(folder, trust=trusted)
     data = read_data(manifest, trust=trusted, data_root=data_root)

@@ -22,6 +22,7 @@ from automl_prune.errors import ConfigError, EnvironmentProblemError, LimitError
 from automl_prune.evaluate import evaluate, measure_latency
 from automl_prune.graph import CostModel, trace_coupling
 from automl_prune.graph.cost import count_params
+from automl_prune.heap import keep_freed_memory
 from automl_prune.inner import measure_cost_scale
 from automl_prune.inner.rounding import round_to_units
 from automl_prune.models import build_model
@@ -74,7 +75,7 @@ class Workbench:
         """Load data and model, train the dense model if nobody has, trace, calibrate.
 
         Sets the number of CPU threads and the precision of this process, since they decide a
-        trial's bits.
+        trial's bits, and lets it keep the memory that it frees.
 
         Args:
             config: the study.
@@ -92,6 +93,7 @@ class Workbench:
             DataError, ModelError, TrustError: from the parts.
         """
         place = _usable_device(device)
+        keep_freed_memory()
         torch.set_num_threads(config.compute.threads)
         set_precision(config.compute.precision)
         if config.compute.deterministic:
