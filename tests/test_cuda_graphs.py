@@ -14,6 +14,7 @@ from automl_prune.config import StudyConfig
 from automl_prune.cuda_graphs import PLAIN_CALLS, GraphedStep
 from automl_prune.data import load_data
 from automl_prune.evaluate import evaluate
+from automl_prune.filled import FilledModel
 from automl_prune.models import resnet20
 from automl_prune.train import FineTuner, train_dense
 from automl_prune.trial import run_trial
@@ -119,6 +120,25 @@ def test_recorded_training_learns(config):
     model = resnet20(num_classes=10, in_channels=1)
     train_dense(model, data, bench, device=GPU)
     assert evaluate(model, data, "select", bench.data, device=GPU).accuracy > 80
+
+
+def test_a_filled_model_is_fine_tuned_in_recorded_steps(config, tmp_path):
+    model = config.model.model_copy(update={"builder": "automl_prune.models:resnet20"})
+    heavy = config.model_copy(update={"model": model})
+    bench = Workbench.prepare(heavy, cache_dir=tmp_path, device="cuda")
+    keep_U = torch.arange(bench.graph.num_units) % 3 > 0
+    full = copy.deepcopy(bench.dense).requires_grad_(True)
+    filled = FilledModel(full, bench.graph, keep_U)
+    tuner = FineTuner(filled.model, bench.dense, bench.data, heavy, seed=1, device=GPU)
+    tuner.run(tuner.total_steps)
+    assert tuner._descend.is_recorded
+    pruned = filled.pruned()
+    scores = [
+        evaluate(net, bench.data, "select", heavy.data, device=GPU).accuracy
+        for net in (pruned, filled.model)
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=0.5)
+    assert scores[0] > 50
 
 
 class GpuSetting(Setting):
