@@ -42,32 +42,25 @@ class FilledModel:
 
     def __init__(self, full: nn.Module, graph: CouplingGraph, keep_U: Tensor) -> None:
         self._full, self._graph, self._keep_U = full, graph, keep_U
-        self._narrowed = []
-        if mean_layer_macs(graph) < HEAVY_LAYER or not can_be_narrowed(full):
-            self.model = _channels_last(prune_model(full, graph, keep_U))
-            """To be trained in place; any optimiser will do."""
-            self._is_pruned = True
-            return
-        self._is_pruned = False
-        copy = NarrowedCopy(full, graph, {}, width_multiple=WIDTH_MULTIPLE)
-        copy.keep(keep_U)
-        self._narrowed = [layer for layer in copy.layers.values() if layer.is_narrowed]
-        for layer in self._narrowed:
-            layer.gather(with_state=True)
-            layer.silence_fillers_always()
-        self.model = copy.model
+        self._copy: NarrowedCopy | None = None
+        if mean_layer_macs(graph) >= HEAVY_LAYER and can_be_narrowed(full):
+            self._copy = NarrowedCopy(full, graph, {}, width_multiple=WIDTH_MULTIPLE)
+            self._copy.keep(keep_U)
+            self._copy.gather()
+            self._copy.silence_fillers_always()
+        self.model = self._cut() if self._copy is None else self._copy.model
+        """To be trained in place; any optimiser will do."""
 
     def pruned(self) -> nn.Module:
         """The pruned model with today's weights and statistics, in evaluation mode.
 
         It has tensors of its own where :attr:`model` has fillers, else it is :attr:`model`.
         """
-        if self._is_pruned:
+        if self._copy is None:
             return self.model.eval()
-        for layer in self._narrowed:
-            layer.scatter()
-        return _channels_last(prune_model(self._full, self._graph, self._keep_U)).eval()
+        self._copy.scatter()
+        return self._cut().eval()
 
-
-def _channels_last(model: nn.Module) -> nn.Module:
-    return model.to(memory_format=torch.channels_last)
+    def _cut(self) -> nn.Module:
+        pruned = prune_model(self._full, self._graph, self._keep_U)
+        return pruned.to(memory_format=torch.channels_last)

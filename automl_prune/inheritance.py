@@ -69,9 +69,7 @@ class Inheritance:
         full = deep_copy(dense).requires_grad_(False)
         narrowed = NarrowedCopy(full, graph, {})
         narrowed.keep(self.keep_U)
-        held = [layer for layer in narrowed.layers.values() if layer.is_narrowed]
-        for layer in held:
-            layer.gather(with_state=True)
+        narrowed.gather()
         narrowed.model.load_state_dict(self.weights)
         found = weights_digest(narrowed.model)
         if found != self.parent.weights_digest:
@@ -80,6 +78,5 @@ class Inheritance:
                 f"was proposed to start from {self.parent.weights_digest[:16]}; restore the "
                 "study's artifact folder from a backup"
             )
-        for layer in held:
-            layer.scatter()
+        narrowed.scatter()
         return full

@@ -124,8 +124,7 @@ def run_trial(
         notes = InnerNotes.from_loop(loop, result, error, before)
     else:
         notes = InnerNotes.from_checkpoint(saved)
-        full = deep_copy(bench.dense).requires_grad_(True)
-        filled = FilledModel(full, bench.graph, notes.keep_U)
+        filled = FilledModel(loop.model, bench.graph, notes.keep_U)
     tuner = FineTuner(
         filled.model,
         bench.dense,

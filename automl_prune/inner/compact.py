@@ -149,16 +149,12 @@ class CompactExecution:
     def write_back(self) -> None:
         """See ``Execution``."""
         if self._unwritten:
-            for held in self._trainer.layers.values():
-                if held.is_narrowed:
-                    held.scatter()
+            self._trainer.scatter()
             self._unwritten = False
 
     def read_again(self) -> None:
         """See ``Execution``."""
-        for held in self._trainer.layers.values():
-            if held.is_narrowed:
-                held.gather(with_state=True)
+        self._trainer.gather()
         self._parameters, self._buffers = self._trainer.trained()
         self._unwritten = False
 

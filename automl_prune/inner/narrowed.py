@@ -292,10 +292,27 @@ class NarrowedCopy:
         for dropout in self._dropouts or []:
             dropout.hold(hold)
 
+    def gather(self) -> None:
+        """Take parameters, buffers and momenta of all narrowed layers from the full-size model."""
+        for held in self.layers.values():
+            if held.is_narrowed:
+                held.gather(with_state=True)
+
+    def scatter(self) -> None:
+        """Give them back."""
+        for held in self.layers.values():
+            if held.is_narrowed:
+                held.scatter()
+
     def silence_fillers(self) -> None:
         """After a backward pass, before the weight step."""
         for held in self.layers.values():
             held.silence_fillers()
+
+    def silence_fillers_always(self) -> None:
+        """The same at the end of every backward pass, for the parameters of the last gather."""
+        for held in self.layers.values():
+            held.silence_fillers_always()
 
     def trained(self) -> tuple[list[Tensor], list[Tensor]]:
         """Trained parameters and their momenta, as the copy holds them."""
