@@ -277,6 +277,7 @@ def _run_finetuning(
         )
 
     rungs = {} if is_hopeless is None else rung_steps(tuner.total_steps, STEPS_BETWEEN_CHECKS)
+    macs = count_macs(filled.pruned(), bench.data.input_shape) if rungs else 0
 
     def ends_here() -> bool:
         if is_hopeless is None or tuner.step not in rungs:
@@ -288,7 +289,7 @@ def _run_finetuning(
             accuracy=notes.accuracy_before
             if at_start
             else _evaluate(filled.model, bench).accuracy,
-            macs=count_macs(filled.pruned(), bench.data.input_shape),
+            macs=macs,
         )
         return is_hopeless(rung)
 
